@@ -1,0 +1,42 @@
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help run test prove check bench clean
+
+# The folder that `make run` works on; empty: a sample tree that it lays out first.
+DIR ?=
+SAMPLE := sample/upload/resize_cache
+# Options for pytest, such as PYTEST="-k publisher -x".
+PYTEST ?=
+
+help: ## Show what there is to make
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+run: ## Convert DIR=… (default: a sample tree made of real photographs) and verify the result
+	@tools/setup.sh $(if $(DIR),run,sample)
+	@$(if $(DIR),,.venv/bin/python tools/sample.py $(SAMPLE))
+	.venv/bin/webpd convert $(or $(DIR),$(SAMPLE))
+	.venv/bin/webpd verify $(or $(DIR),$(SAMPLE))
+
+test: ## Run every check at a small size
+	@tools/setup.sh test
+	.venv/bin/pytest --cov --cov-report=term $(PYTEST)
+
+prove: ## Run every check at its full size (about an hour)
+	@tools/setup.sh test
+	PROVE=1 .venv/bin/pytest -s $(PYTEST)
+
+check: ## Lint, types, layers
+	@tools/setup.sh check
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+bench: ## Measure speed and sizes against the bare codec and against peers
+	@tools/setup.sh bench
+	.venv/bin/python bench/quality.py
+	.venv/bin/python bench/throughput.py
+	.venv/bin/python bench/scan.py
+
+clean: ## Remove what the other targets made
+	rm -rf .venv build dist sample bench/out bench/node_modules .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,233 @@
+"""The parts put together: what is started, in which order, and how it is stopped."""
+
+import contextlib
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+from webpd.convert.frames import Limits
+from webpd.convert.pool import CodecPool
+from webpd.crew import Crew
+from webpd.errors import UnfitError, UsageError, WebpdError
+from webpd.model import Job, Outcome, Result
+from webpd.pipeline import Pipeline
+from webpd.settings import Settings, available_cores, refuse_nested
+from webpd.summary import Summary
+from webpd.tree import naming
+from webpd.tree.publisher import DryPublisher, Publisher, sweep
+from webpd.tree.scanner import Look, Scanner, interleave
+from webpd.tree.verifier import Finding, Verifier
+from webpd.watch.mount import Mount, mount_of
+
+_NETWORK_THREADS = 64
+_THREADS_PER_WORKER = 4
+_SCAN_THREADS = 16
+
+# How long an interrupted pass waits for images in flight before it discards them, in seconds.
+_GRACE = 5.0
+
+# Images that a dry run really encodes.
+_SAMPLE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """One folder, or one image, to work on: its absolute path and the mount it is on."""
+
+    path: str
+    mount: Mount
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a conversion would do: originals without a right sidecar and their bytes, and what a sample came to."""
+
+    originals: int
+    source_bytes: int
+    sampled: int
+    sampled_source_bytes: int
+    sampled_webp_bytes: int
+
+    @property
+    def saved_bytes(self) -> int:
+        """Bytes saved, if the rest is like the sample. Sampled originals that would be kept count with their size."""
+        if not self.sampled_source_bytes:
+            return 0
+        return round(self.source_bytes * (1 - self.sampled_webp_bytes / self.sampled_source_bytes))
+
+    def as_dict(self) -> dict[str, int]:
+        """Return what ``webpd convert --dry-run --json`` prints, bytes throughout."""
+        return {**asdict(self), "saved_bytes": self.saved_bytes}
+
+
+def roots_of(paths: Sequence[str]) -> list[Root]:
+    """Return the roots that the paths name.
+
+    Raises ``UsageError`` (nested, or a file that is no JPEG or PNG by its name), ``UnfitError`` (not there).
+    """
+    refuse_nested(tuple(paths), "PATH")
+    roots = []
+    for path in map(os.path.abspath, paths):
+        if not os.path.exists(path):
+            raise UnfitError(f"{path}: no such file or folder (is it mounted?)")
+        if not os.path.isdir(path) and not naming.is_original(os.path.basename(path)):
+            raise UsageError(f"{path}: neither a folder nor a .jpg, .jpeg or .png")
+        roots.append(Root(path, mount_of(path)))
+    return roots
+
+
+class Pass:
+    """One pass over the roots: this thread looks, a crew of others works on what it finds.
+
+    ``every`` hands on every original that has a sidecar, fresh or not.
+    """
+
+    def __init__(self, settings: Settings, roots: Sequence[Root], *, every: bool = False) -> None:
+        self.settings = settings
+        self.roots = roots
+        self.workers = settings.workers or available_cores()
+        exclude = naming.Exclusion(settings.exclude)
+        self._scanners = [(root, Scanner(root.path, exclude, every=every)) for root in roots]
+
+    def looks(self) -> Iterator[Look]:
+        """Look at every directory of every root. Raises ``UnfitError``."""
+        for root, scanner in self._scanners:
+            yield from scanner.walk(1 if root.mount.local else _SCAN_THREADS)
+
+    def pool(self) -> CodecPool:
+        limits = Limits(self.settings.max_pixels, self.settings.worker_memory, self.settings.job_timeout)
+        return CodecPool(self.settings.encoding, limits, self.workers)
+
+    def run(self, jobs: Iterator[Job], work: Callable[[Job], None], pool: CodecPool) -> bool:
+        """Work on the jobs; tell whether all were done. An interrupt finishes what is in flight or discards it."""
+        crew = Crew(work, self._threads(), "io")
+        try:
+            for job in jobs:
+                crew.put(job)
+            crew.finish()
+        except KeyboardInterrupt:
+            crew.drop()
+            _wind_down(crew, pool)
+            return False
+        except WebpdError:
+            crew.drop()
+            _wind_down(crew, pool)
+            raise
+        return True
+
+    def _threads(self) -> int:
+        local = all(root.mount.local for root in self.roots)
+        threads = _THREADS_PER_WORKER * self.workers
+        return self.settings.io_threads or (threads if local else max(threads, _NETWORK_THREADS))
+
+
+def count(settings: Settings, roots: Sequence[Root], *, every: bool) -> Iterator[int]:
+    """Yield how many images there are to work on, as far as has been seen: a walk of its own, for a progress bar."""
+    total = 0
+    for look in Pass(settings, roots, every=every).looks():
+        total += len(look.jobs)
+        yield total
+
+
+def convert(
+    settings: Settings, roots: Sequence[Root], summary: Summary, *, reconvert_changed: bool, overwrite_foreign: bool
+) -> None:
+    """Convert what is missing or stale below the roots; the summary counts along.
+
+    Raises ``UnfitError`` where the work could not go on; the summary then tells what was done before.
+    """
+    one = Pass(settings, roots, every=reconvert_changed)
+    with one.pool() as pool:
+        pipelines = {
+            root.path: Pipeline(
+                pool,
+                Publisher(settings.owner, settings.mode, fsync=_fsync(settings, root.mount)),
+                settings.encoding,
+                settings.max_source,
+                reconvert_changed=reconvert_changed,
+                overwrite_foreign=overwrite_foreign,
+            )
+            for root in roots
+        }
+
+        def looks() -> Iterator[Look]:
+            for look in one.looks():
+                summary.add_look(look)
+                for temporary in look.temporary:
+                    sweep(temporary)
+                yield look
+
+        def work(job: Job) -> None:
+            summary.add(pipelines[job.root].process(job))
+
+        try:
+            whole = one.run(interleave(looks()), work, pool)
+        except WebpdError:
+            summary.interrupt()
+            raise
+        if not whole:
+            summary.interrupt()
+
+
+def estimate(settings: Settings, roots: Sequence[Root], summary: Summary) -> Estimate:
+    """Look at the whole tree and encode a sample of what it lacks; write nothing. Raises ``UnfitError``."""
+    one = Pass(settings, roots)
+    chance = random.Random(0)  # noqa: S311 - a fair sample, the same each time, is all that is asked of it
+    sample: list[Job] = []
+    originals = size = 0
+    for look in one.looks():
+        summary.add_look(look)
+        for job in look.jobs:
+            originals += 1
+            size += job.size
+            if len(sample) < _SAMPLE:
+                sample.append(job)
+            elif (place := chance.randrange(originals)) < _SAMPLE:
+                sample[place] = job
+    with one.pool() as pool:
+        pipeline = Pipeline(pool, DryPublisher(), settings.encoding, settings.max_source)
+        outcomes: list[Outcome] = []
+        if not one.run(iter(sample), lambda job: outcomes.append(pipeline.process(job)), pool):
+            summary.interrupt()
+    used = [o for o in outcomes if o.result in {Result.CONVERTED, Result.KEPT_ORIGINAL}]
+    return Estimate(
+        originals,
+        size,
+        len(used),
+        sum(o.source_bytes for o in used),
+        sum(min(o.webp_bytes, o.source_bytes) for o in used),
+    )
+
+
+def verify(settings: Settings, roots: Sequence[Root], report: Callable[[Finding], None]) -> bool:
+    """Verify every sidecar below the roots; tell whether all were looked at. ``report`` is called from any thread.
+
+    Raises ``UnfitError``.
+    """
+    one = Pass(settings, roots, every=True)
+    with one.pool() as pool:
+        verifier = Verifier(pool, settings.max_source)
+
+        def looks() -> Iterator[Look]:
+            for look in one.looks():
+                for path in look.orphans:
+                    report(verifier.verify_orphan(path))
+                yield look
+
+        return one.run(interleave(looks()), lambda job: report(verifier.verify(job)), pool)
+
+
+def _fsync(settings: Settings, mount: Mount) -> bool:
+    return mount.local if settings.fsync == "auto" else settings.fsync == "always"
+
+
+def _wind_down(crew: Crew[Job], pool: CodecPool) -> None:
+    try:
+        if crew.finish(_GRACE):
+            return
+    except (KeyboardInterrupt, WebpdError):
+        pass  # asked twice, or the first error is being raised by now: discard what is in flight
+    pool.close()
+    with contextlib.suppress(WebpdError):
+        crew.finish(_GRACE)

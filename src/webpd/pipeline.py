@@ -1,0 +1,158 @@
+"""One original, from its path to its outcome: read, convert, publish. Synchronous: an I/O thread runs it to its end."""
+
+import errno
+import os
+import time
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from webpd.convert.result import REVISION, Converted
+from webpd.errors import FailedError, PermanentError, RefusedError
+from webpd.model import Encoding, Failure, Job, Outcome, Result, Sidecar, Skip
+from webpd.tree import naming, sidecar, source
+from webpd.tree.publisher import DryPublisher, Publisher, PublishError
+from webpd.tree.sidecar import Newer, Origin
+from webpd.tree.source import ChangedError, GoneError, Source, Version
+
+# An original that was different after each of so many conversions is being written all the time.
+_TRIES = 3
+
+
+class Codecs(Protocol):
+    """What the pipeline needs of the codec processes."""
+
+    def convert(self, source: bytes) -> Converted:
+        """Raises ``RefusedError``, ``FailedError``."""
+
+
+class Pipeline:
+    """Takes jobs to their outcomes. Thread-safe.
+
+    ``max_source`` is in bytes. ``reconvert_changed`` encodes again what was made with another ``encoding``;
+    ``overwrite_foreign`` replaces sidecars that are not ours.
+    """
+
+    def __init__(
+        self,
+        codecs: Codecs,
+        publisher: Publisher | DryPublisher,
+        encoding: Encoding,
+        max_source: int,
+        *,
+        reconvert_changed: bool = False,
+        overwrite_foreign: bool = False,
+    ) -> None:
+        self._codecs = codecs
+        self._publisher = publisher
+        self._fingerprint = sidecar.fingerprint_of(encoding, REVISION)
+        self._max_source = max_source
+        self._reconvert_changed = reconvert_changed
+        self._overwrite_foreign = overwrite_foreign
+
+    def process(self, job: Job) -> Outcome:
+        """Do the job and tell what happened. Whatever is wrong with the image or its folder is in the outcome.
+
+        Raises ``UnfitError`` where no image at all can be written, and whatever the codecs raise when they are closed.
+        """
+        begun = time.monotonic()
+        try:
+            outcome = self._try(job)
+        except RefusedError as error:
+            outcome = Outcome(job.path, Result.SKIPPED, error.reason, str(error))
+        except FailedError as error:
+            outcome = Outcome(job.path, Result.FAILED, error.reason, str(error))
+        except (PublishError, OSError) as error:
+            outcome = Outcome(job.path, Result.FAILED, Failure.IO, str(error))
+        return replace(outcome, seconds=time.monotonic() - begun)
+
+    def _try(self, job: Job) -> Outcome:
+        for _ in range(_TRIES):
+            try:
+                return self._once(job)
+            except GoneError as error:
+                raise RefusedError(Skip.CHANGED, str(error)) from error
+            except ChangedError as error:
+                last = error
+                there = os.path.lexists(naming.sidecar_of(job.path))
+                job = replace(job, sidecar=Sidecar.STALE if there else Sidecar.ABSENT)
+        raise RefusedError(Skip.CHANGED, f"{last} ({_TRIES} times)") from last
+
+    def _once(self, job: Job) -> Outcome:
+        old = None if job.sidecar is Sidecar.ABSENT else _find(naming.sidecar_of(job.path))
+        if old and self._stays(job, old):
+            return Outcome(job.path, Result.FRESH)
+        original = source.read(job, self._max_source)
+        origin = Origin(
+            len(original.data), original.version.mtime_ns, sidecar.digest_of(original.data), self._fingerprint
+        )
+        if old and isinstance(old.origin, Origin):
+            same = (old.origin.size, old.origin.digest) == (origin.size, origin.digest)
+            if same and not (self._reconvert_changed and old.origin.fingerprint != origin.fingerprint):
+                return self._redate(original, old)
+            if not same and not old.belongs and not self._overwrite_foreign:
+                raise _foreign("its chunk tells of another picture or another place")
+        else:
+            same = False
+        try:
+            converted = self._codecs.convert(original.data)
+        except PermanentError:
+            if old and old.belongs and not same:
+                self._publisher.withdraw(naming.sidecar_of(job.path))  # it shows what the original no longer is
+            raise
+        return self._finish(original, old, origin, converted)
+
+    def _stays(self, job: Job, old: "_Found") -> bool:
+        """Tell whether the file with the sidecar's name is right, or not to be judged by this version."""
+        if old.origin is None and not self._overwrite_foreign:
+            raise _foreign("it carries no chunk of webpd's")
+        if isinstance(old.origin, Origin):
+            return job.sidecar is Sidecar.FRESH and old.belongs and old.origin.fingerprint == self._fingerprint
+        return isinstance(old.origin, Newer)
+
+    def _redate(self, original: Source, old: "_Found") -> Outcome:
+        """The picture is the same and only times differ (a restore, a copy, a touch): no encode, just the new time."""
+        path = naming.sidecar_of(original.path)
+        assert isinstance(old.origin, Origin)  # noqa: S101 - the caller compared its digest
+        with open(path, "rb") as file:
+            data = file.read()
+        origin = replace(old.origin, mtime_ns=original.version.mtime_ns)
+        self._publisher.publish(original, sidecar.attach(sidecar.detach(data), origin), old.version)
+        return Outcome(original.path, Result.FRESH, source_bytes=len(original.data), webp_bytes=len(data))
+
+    def _finish(self, original: Source, old: "_Found | None", origin: Origin, converted: Converted) -> Outcome:
+        data = sidecar.attach(converted.webp, origin)
+        size, facts = len(original.data), converted.picture
+        if len(data) >= size:
+            source.check(original)
+            if old and old.belongs:
+                self._publisher.withdraw(naming.sidecar_of(original.path))
+            return Outcome(original.path, Result.KEPT_ORIGINAL, source_bytes=size, webp_bytes=len(data), picture=facts)
+        self._publisher.publish(original, data, old.version if old else None)
+        return Outcome(original.path, Result.CONVERTED, source_bytes=size, webp_bytes=len(data), picture=facts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The file that has the sidecar's name. ``belongs``: made by us, and not moved or copied here since."""
+
+    origin: Origin | Newer | None
+    version: Version
+    belongs: bool
+
+
+def _find(path: str) -> _Found | None:
+    try:
+        origin, stat = sidecar.read(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise _foreign("it is not a regular file") from error
+        raise
+    return _Found(origin, source.version_of(stat), isinstance(origin, Origin) and sidecar.belongs(origin, stat))
+
+
+def _foreign(why: str) -> RefusedError:
+    return RefusedError(
+        Skip.FOREIGN_SIDECAR, f"the .webp beside it was not made by webpd from it ({why}): left as it is"
+    )

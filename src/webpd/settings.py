@@ -1,0 +1,243 @@
+"""Every option of webpd: its type, unit, default and environment variable, and where its value came from.
+
+A value is looked for in the flags, then in the environment (``WEBPD_`` and the option's name in capitals), then in a
+TOML file (``--config``, ``WEBPD_CONFIG``, else ``/etc/webpd.toml`` if it is there), then in the defaults below.
+"""
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from grp import getgrnam
+from pathlib import Path
+from pwd import getpwnam
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError
+
+from webpd.errors import UsageError
+from webpd.model import Encoding
+
+PREFIX = "WEBPD_"
+DEFAULT_FILE = "/etc/webpd.toml"
+
+
+class Owner(NamedTuple):
+    """User and group that a sidecar is given, as numbers."""
+
+    uid: int
+    gid: int
+
+    def __str__(self) -> str:
+        return f"{self.uid}:{self.gid}"
+
+
+def available_cores() -> int:
+    """Cores this process may use: its CPU affinity, cut by a cgroup v2 quota (as ``docker run --cpus`` sets one)."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
+        if quota != "max":
+            cores = min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass  # no cgroup v2 here: the affinity is all there is to know
+    return cores
+
+
+def _list(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _owner(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if value == "keep":
+        return None
+    user, _, group = value.partition(":")
+    try:
+        uid = int(user) if user.isdecimal() else getpwnam(user).pw_uid
+        gid = int(group) if group.isdecimal() else getgrnam(group).gr_gid
+    except KeyError as error:
+        raise ValueError(str(error)) from error
+    return Owner(uid, gid)
+
+
+def _mode(value: object) -> object:
+    return int(value, 8) if isinstance(value, str) else value
+
+
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _duration(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", value.strip())
+    if not found:
+        raise ValueError(value)
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def _auto(value: object) -> object:
+    return None if value == "auto" else value
+
+
+def _option(default: Any, help_: str, allowed: str, **bounds: Any) -> Any:
+    return Field(default, description=help_, json_schema_extra={"allowed": allowed}, **bounds)
+
+
+class Settings(BaseModel):
+    """The options, validated. The description of each is what ``webpd config`` and the documents print."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    roots: Annotated[tuple[str, ...], BeforeValidator(_list)] = _option(
+        ("/var/www/cdn/upload/resize_cache",),
+        "Folders to convert when the command names none.",
+        "folders, comma-separated or a JSON list",
+    )
+    quality: int = _option(
+        80,
+        "libwebp's quality; a JPEG of lower quality is encoded lower still.",
+        "a whole number, 0 to 100",
+        ge=0,
+        le=100,
+    )
+    method: int = _option(4, "libwebp's effort: 0 is fast, 6 is small.", "a whole number, 0 to 6", ge=0, le=6)
+    workers: Annotated[int | None, BeforeValidator(_auto)] = _option(
+        None, "Codec processes; auto: one for each core.", "auto, or a whole number, 1 to 256", ge=1, le=256
+    )
+    io_threads: Annotated[int | None, BeforeValidator(_auto)] = _option(
+        None,
+        "Images being read, converted or written at once; auto: 4 for each worker, on a network mount at least 64.",
+        "auto, or a whole number, 1 to 1024",
+        ge=1,
+        le=1024,
+    )
+    owner: Annotated[Owner | None, BeforeValidator(_owner)] = _option(
+        Owner(33, 33), "Owner of the sidecars (33:33 is www-data); keep: whoever runs webpd.", "USER:GROUP, or keep"
+    )
+    mode: Annotated[int, BeforeValidator(_mode)] = _option(
+        0o644, "Mode of the sidecars, octal.", "an octal mode, 0400 to 0777", ge=0o400, le=0o777
+    )
+    fsync: Literal["auto", "always", "never"] = _option(
+        "auto",
+        "Whether a sidecar is on the disk before it gets its name; auto: on local disks.",
+        "auto, always or never",
+    )
+    exclude: Annotated[tuple[str, ...], BeforeValidator(_list)] = _option(
+        ("resize_cache/webp", "upload/delight.webpconverter", "upload/dev2fun.imagecompress"),
+        "Folders left alone, by the end of their path; * and ? as in a shell.",
+        "patterns, comma-separated or a JSON list",
+    )
+    max_pixels: int = _option(
+        50_000_000, "Largest picture converted, in pixels of the canvas × frames.", "a whole number from 1", ge=1
+    )
+    max_source: ByteSize = _option(
+        ByteSize(128 << 20),
+        "Largest source file read.",
+        "a size from 1KiB to 2GiB, such as 128MiB",
+        ge=1 << 10,
+        le=2 << 30,
+    )
+    worker_memory: ByteSize = _option(
+        ByteSize(3 << 29), "Address space of one codec process.", "a size from 256MiB, such as 1.5GiB", ge=256 << 20
+    )
+    job_timeout: Annotated[float, BeforeValidator(_duration)] = _option(
+        60.0, "Longest time for one picture, in seconds.", "a time from 1 to 3600 s, such as 60 or 2m", ge=1, le=3600
+    )
+
+    @property
+    def encoding(self) -> Encoding:
+        return Encoding(self.quality, self.method)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The settings, for each option the place that its value came from, and what was read but is no option."""
+
+    settings: Settings
+    origin: Mapping[str, str]
+    unknown: tuple[str, ...]
+
+
+def shown(name: str, value: object) -> str:
+    """Return the value of the option as one would write it in the environment."""
+    if name == "mode":
+        return f"0{value:o}"
+    if name == "owner":
+        return "keep" if value is None else str(value)
+    if value is None:
+        return "auto"
+    if isinstance(value, ByteSize):
+        return value.human_readable(separator="")
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def load(flags: Mapping[str, object], environ: Mapping[str, str], file: str | None = None) -> Loaded:
+    """Gather the options; ``flags`` holds only those that were given.
+
+    Raises ``UsageError``: a file named that can't be read or is not TOML, an option that does not exist, a value that
+    is not allowed, roots inside one another.
+    """
+    path = file or environ.get(PREFIX + "CONFIG") or None
+    values: dict[str, object] = {}
+    origin = dict.fromkeys(Settings.model_fields, "default")
+    for name, value in _read_file(path).items():
+        values[name], origin[name] = value, f"{path or DEFAULT_FILE}: {name}"
+    unknown = []
+    for variable, text in environ.items():
+        name = variable.removeprefix(PREFIX).lower()
+        if variable.startswith(PREFIX) and name in Settings.model_fields:
+            values[name], origin[name] = text, variable
+        elif variable.startswith(PREFIX) and name != "config":
+            unknown.append(variable)
+    for name, value in flags.items():
+        values[name], origin[name] = value, "--" + name.replace("_", "-")
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(_explain(error, values, origin)) from error
+    refuse_nested(settings.roots, origin["roots"])
+    return Loaded(settings, origin, tuple(sorted(unknown)))
+
+
+def refuse_nested(roots: tuple[str, ...], where: str) -> None:
+    """Raise ``UsageError`` when a root is named twice or lies inside another: its images would be done twice."""
+    real = sorted((os.path.realpath(root), root) for root in roots)
+    for outer, named in real:
+        for inner, other in real:
+            if named is not other and (inner == outer or inner.startswith(outer.rstrip("/") + "/")):
+                raise UsageError(f"{where}: {other} lies inside {named}: name only the outer one")
+
+
+def _read_file(path: str | None) -> dict[str, object]:
+    if path is None and not os.path.exists(DEFAULT_FILE):
+        return {}
+    path = path or DEFAULT_FILE
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise UsageError(f"{path}: the settings file can't be read: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: not valid TOML: {error}") from error
+
+
+def _explain(error: ValidationError, values: Mapping[str, object], origin: Mapping[str, str]) -> str:
+    first = error.errors()[0]
+    name = str(first["loc"][0])
+    where = origin[name]
+    if first["type"] == "extra_forbidden":
+        return f"{where}: there is no such option; `webpd config` lists them"
+    extra = Settings.model_fields[name].json_schema_extra
+    assert isinstance(extra, dict)  # noqa: S101 - _option gives every field one
+    return f"{where}={values[name]}: allowed is {extra['allowed']}"

@@ -1,0 +1,207 @@
+"""Putting a sidecar in its place so that a reader sees the old one, or the new one, and nothing between.
+
+A temporary name in the same directory, owner and mode where they differ, the source's mtime, fsync, one more look at
+the source, rename. What a killed run leaves behind has a name that says whose it was.
+"""
+
+import contextlib
+import errno
+import functools
+import hashlib
+import itertools
+import logging
+import os
+import socket
+import time
+from typing import NoReturn
+
+from webpd.errors import RetryableError, UnfitError
+from webpd.tree import naming, source
+from webpd.tree.source import Source, Version
+
+_log = logging.getLogger(__name__)
+
+# A temporary file of another host can't be asked whether its writer lives. No image takes this long (seconds).
+_OTHER_HOST_AGE = 3600
+
+_CURES = {
+    errno.ENOSPC: "the disk is full or has no inodes left: free some (`df -h`, `df -i`)",
+    errno.EDQUOT: "the disk quota is used up: raise it or free some",
+    errno.EROFS: "the file system is read-only: remount it read-write",
+    errno.EACCES: "no permission to write in this folder: run webpd as its owner, or grant the rights",
+    errno.EPERM: "not permitted: check the owner, `lsattr`, and on SSHFS whether the origin's disk is full",
+    errno.EIO: "input/output error: check the disk or the mount, and on SSHFS whether the origin's disk is full",
+    errno.ENOTCONN: "the mount is dead: mount it again",
+}
+_NO_IMAGE_CAN_BE_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOTCONN}
+
+
+class PublishError(RetryableError):
+    """A sidecar could not be written; nothing half-done was left."""
+
+
+class StorageError(UnfitError):
+    """No sidecar at all can be written here now; nothing half-done was left."""
+
+
+class Publisher:
+    """Writes sidecars of one owner and mode. Thread-safe.
+
+    ``owner`` is (uid, gid), or None to leave it. ``fsync`` makes each sidecar durable before it is named.
+    """
+
+    def __init__(self, owner: tuple[int, int] | None, mode: int, *, fsync: bool) -> None:
+        self._owner = owner
+        self._mode = mode
+        self._fsync = fsync
+        self._warned = False
+        self._prefix = f"{naming.TEMPORARY_PREFIX}{_host()}-{os.getpid()}-{_started(os.getpid())}-"
+        self._numbers = itertools.count()
+
+    def publish(self, original: Source, data: bytes, replaces: Version | None) -> None:
+        """Give the original this sidecar in place of the version that is known to be ours (None: of nothing).
+
+        Raises ``ChangedError`` or ``GoneError`` when the original is not what was read or something else has the
+        sidecar's name by now, ``PublishError``, ``StorageError``.
+        """
+        final = naming.sidecar_of(original.path)
+        temporary = os.path.join(
+            os.path.dirname(final), f"{self._prefix}{next(self._numbers)}{naming.TEMPORARY_SUFFIX}"
+        )
+        try:
+            try:
+                self._write(temporary, data, original.version.mtime_ns)
+                source.check(original)
+                _check_place(final, replaces)
+                os.rename(temporary, final)
+            except BaseException:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(temporary)
+                raise
+        except OSError as error:
+            if isinstance(error, FileNotFoundError):
+                raise source.GoneError("the folder went away while the image was converted") from error
+            _explain(error, final)
+
+    def withdraw(self, sidecar: str) -> None:
+        """Remove a sidecar of ours that no longer shows its original. Raises ``PublishError``, ``StorageError``."""
+        try:
+            os.unlink(sidecar)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            _explain(error, sidecar)
+
+    def _write(self, temporary: str, data: bytes, mtime_ns: int) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(temporary, flags, self._mode)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            self._set_what_differs(descriptor)
+            os.utime(descriptor, ns=(mtime_ns, mtime_ns))
+            if self._fsync:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _set_what_differs(self, descriptor: int) -> None:
+        stat = os.fstat(descriptor)
+        if self._owner is not None and (stat.st_uid, stat.st_gid) != self._owner:
+            try:
+                os.fchown(descriptor, *self._owner)
+            except PermissionError:
+                self._warn_once(stat)
+        if stat.st_mode & 0o7777 != self._mode:
+            os.fchmod(descriptor, self._mode)
+
+    def _warn_once(self, stat: os.stat_result) -> None:
+        if not self._warned:
+            self._warned = True
+            assert self._owner is not None  # noqa: S101 - only then is there anything to refuse
+            _log.warning(
+                "sidecars can't be given to %d:%d here (not permitted) and stay with %d:%d; run as root, grant "
+                "CAP_CHOWN, or set WEBPD_OWNER to what you want",
+                *self._owner,
+                stat.st_uid,
+                stat.st_gid,
+            )
+
+
+class DryPublisher:
+    """Publishes nothing: for a dry run."""
+
+    def publish(self, original: Source, _data: bytes, _replaces: Version | None) -> None:
+        """Check only that the original is still what was read."""
+        source.check(original)
+
+    def withdraw(self, sidecar: str) -> None:
+        """Leave the sidecar."""
+
+
+def _check_place(final: str, expected: Version | None) -> None:
+    try:
+        found: Version | None = source.version_of(os.lstat(final))
+    except FileNotFoundError:
+        found = None
+    if found is not None and found != expected:
+        raise source.ChangedError("something else wrote the sidecar meanwhile")
+
+
+def sweep(path: str) -> None:
+    """Remove a temporary file if whoever was writing it is dead. Raises ``PublishError``, ``StorageError``."""
+    try:
+        if not _is_written_now(path):
+            os.unlink(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        _explain(error, path)
+
+
+def _is_written_now(path: str) -> bool:
+    name = os.path.basename(path)
+    try:
+        host, pid, started, _ = name[len(naming.TEMPORARY_PREFIX) : -len(naming.TEMPORARY_SUFFIX)].split("-")
+        process = int(pid)
+    except ValueError:
+        return True  # not a name that we ever gave: let it be
+    if host == _host():
+        return _is_alive(process, started)
+    return time.time() - os.lstat(path).st_ctime < _OTHER_HOST_AGE
+
+
+def _is_alive(pid: int, started: str) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # another user's, but there
+    try:
+        return _started(pid) == started
+    except OSError:
+        return True  # /proc hides it (hidepid): believe the signal
+
+
+def _started(pid: int) -> str:
+    """Return the start time of a process, in clock ticks since boot: field 22 of proc_pid_stat(5)."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()[19].decode("ascii")
+
+
+@functools.cache
+def _host() -> str:
+    """Return what tells this machine, and this PID name space on it, from others that may share the tree."""
+    identity = socket.gethostname() + os.readlink("/proc/self/ns/pid")
+    with contextlib.suppress(OSError), open("/etc/machine-id", encoding="ascii") as file:
+        identity += file.read()
+    return hashlib.blake2b(identity.encode(), digest_size=4).hexdigest()
+
+
+def _explain(error: OSError, path: str) -> NoReturn:
+    number = error.errno or 0
+    cure = _CURES.get(number, "see the system's log")
+    kind = StorageError if number in _NO_IMAGE_CAN_BE_WRITTEN else PublishError
+    raise kind(f"{path}: {os.strerror(number)}: {cure}") from error

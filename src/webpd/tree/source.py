@@ -1,0 +1,84 @@
+"""Reading an original, and telling later whether it is still what was read."""
+
+import errno
+import os
+from dataclasses import dataclass
+
+from webpd.errors import RefusedError, RetryableError
+from webpd.model import Job, Skip
+
+
+class ChangedError(RetryableError):
+    """The original is no longer what was seen or read."""
+
+
+class GoneError(ChangedError):
+    """The original is not there any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """By what one state of a file is told from another: inode, size in bytes, mtime in nanoseconds."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An original as it was read: its path, its bytes, and the version they belong to."""
+
+    path: str
+    data: bytes
+    version: Version
+
+
+def version_of(stat: os.stat_result) -> Version:
+    return Version(stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+def read(job: Job, max_size: int) -> Source:
+    """Read the whole original. Raises ``ChangedError``, ``GoneError``, ``RefusedError`` (too large), ``OSError``."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if job.link else os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(job.path, flags)
+    except FileNotFoundError as error:
+        raise GoneError("the original went away before it was read") from error
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ChangedError("the original became a symbolic link") from error
+        raise
+    try:
+        if job.link and not _inside(os.readlink(f"/proc/self/fd/{descriptor}"), job.root):
+            raise ChangedError("the symbolic link leads out of the root now")
+        version = version_of(os.fstat(descriptor))
+        if version.size > max_size:
+            raise RefusedError(Skip.TOO_LARGE, f"{version.size} bytes; WEBPD_MAX_SOURCE allows {max_size}")
+        data = _read_all(descriptor, version.size)
+    finally:
+        os.close(descriptor)
+    return Source(job.path, data, version)
+
+
+def check(source: Source) -> None:
+    """Raise ``ChangedError`` or ``GoneError`` unless the path still holds what was read."""
+    try:
+        now = version_of(os.stat(source.path))
+    except FileNotFoundError as error:
+        raise GoneError("the original went away while it was converted") from error
+    if now != source.version:
+        raise ChangedError("the original changed while it was converted")
+
+
+def _read_all(descriptor: int, size: int) -> bytes:
+    data = os.read(descriptor, size + 1)
+    while len(data) < size and (more := os.read(descriptor, size + 1 - len(data))):
+        data += more
+    if len(data) != size:
+        raise ChangedError(f"the original is being written: {size} bytes by its stat, {len(data)} or more were read")
+    return data
+
+
+def _inside(path: str, root: str) -> bool:
+    return path.startswith(os.path.join(os.path.realpath(root), ""))

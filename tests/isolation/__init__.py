@@ -1,0 +1,1 @@
+"""That no picture can do more than cost itself."""

@@ -1,0 +1,243 @@
+"""A sidecar gets its name whole, or not at all."""
+
+import errno
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import as_nobody, write
+from webpd.model import Job
+from webpd.tree import publisher, source
+from webpd.tree.publisher import Publisher, PublishError, StorageError, sweep
+from webpd.tree.source import ChangedError, GoneError, Source
+
+MTIME = 1_600_000_000.25
+
+
+def read(path: Path) -> Source:
+    return source.read(Job(str(path), str(path.parent), 1), 1 << 20)
+
+
+@pytest.fixture
+def original(tmp_path: Path) -> Source:
+    return read(write(tmp_path / "tree" / "a.jpg", b"original", MTIME))
+
+
+@pytest.fixture
+def plain() -> Publisher:
+    return Publisher((33, 33), 0o644, fsync=True)
+
+
+def names(folder: Path) -> set[str]:
+    return set(os.listdir(folder))
+
+
+def test_the_sidecar_has_the_owner_the_mode_and_the_originals_time(original: Source, plain: Publisher) -> None:
+    previous = os.umask(0o077)
+    try:
+        plain.publish(original, b"webp", None)
+    finally:
+        os.umask(previous)
+    stat = os.stat(original.path + ".webp")
+    assert (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777) == (33, 33, 0o644)
+    assert stat.st_mtime_ns == original.version.mtime_ns
+    assert names(Path(original.path).parent) == {"a.jpg", "a.jpg.webp"}
+
+
+def test_a_reader_sees_one_whole_sidecar_or_the_other(original: Source, plain: Publisher) -> None:
+    final = original.path + ".webp"
+    versions = {bytes([letter]) * 300_000 for letter in b"ab"}
+    plain.publish(original, b"a" * 300_000, None)
+    seen: set[bytes] = set()
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.is_set() or len(seen) < 2:
+            seen.add(Path(final).read_bytes())
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    for turn in range(200):
+        replaces = source.version_of(os.lstat(final))
+        plain.publish(original, (b"b", b"a")[turn % 2] * 300_000, replaces)
+    plain.publish(original, b"b" * 300_000, source.version_of(os.lstat(final)))
+    ended.set()
+    reader.join()
+    assert seen == versions
+
+
+@pytest.mark.parametrize("change", ["rewritten", "touched", "replaced"])
+def test_nothing_is_published_for_an_original_that_changed_since_it_was_read(
+    original: Source, plain: Publisher, change: str
+) -> None:
+    path = Path(original.path)
+    if change == "rewritten":
+        write(path, b"original2", MTIME)
+    elif change == "touched":
+        os.utime(path, (MTIME, MTIME + 1))
+    else:
+        write(path.with_name("new"), b"original", MTIME)
+        path.with_name("new").rename(path)
+    with pytest.raises(ChangedError):
+        plain.publish(original, b"webp", None)
+    assert names(path.parent) == {"a.jpg"}
+
+
+def test_nothing_is_published_for_an_original_that_is_gone(original: Source, plain: Publisher) -> None:
+    os.unlink(original.path)
+    with pytest.raises(GoneError):
+        plain.publish(original, b"webp", None)
+    assert names(Path(original.path).parent) == set()
+
+
+def test_a_folder_that_vanished_counts_as_gone(original: Source, plain: Publisher) -> None:
+    os.unlink(original.path)
+    Path(original.path).parent.rmdir()
+    with pytest.raises(GoneError):
+        plain.publish(original, b"webp", None)
+
+
+def test_a_webp_that_came_there_meanwhile_is_not_overwritten(original: Source, plain: Publisher) -> None:
+    write(Path(original.path + ".webp"), b"merchant's own")
+    with pytest.raises(ChangedError):
+        plain.publish(original, b"webp", None)
+    assert Path(original.path + ".webp").read_bytes() == b"merchant's own"
+    assert names(Path(original.path).parent) == {"a.jpg", "a.jpg.webp"}
+
+
+def test_a_refused_chown_publishes_all_the_same_and_warns_once(original: Source, tmp_path: Path) -> None:
+    folder = Path(original.path).parent
+    write(folder / "b.jpg", b"original", MTIME)
+    os.chmod(folder, 0o777)  # noqa: S103 - for a user who is neither root nor the owner
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents[:2]:
+        parent.chmod(0o755)
+
+    def publish_two() -> list[str]:
+        warnings: list[str] = []
+        handler = logging.Handler()
+        handler.emit = lambda record: warnings.append(record.getMessage())  # type: ignore[method-assign]
+        logging.getLogger(publisher.__name__).addHandler(handler)
+        ours = Publisher((33, 33), 0o644, fsync=True)
+        ours.publish(original, b"webp", None)
+        ours.publish(read(folder / "b.jpg"), b"webp", None)
+        return warnings
+
+    (warning,) = as_nobody(publish_two)
+    assert "33:33" in warning
+    assert "WEBPD_OWNER" in warning
+    assert os.stat(folder / "a.jpg.webp").st_uid == 65534
+    assert names(folder) == {"a.jpg", "a.jpg.webp", "b.jpg", "b.jpg.webp"}
+
+
+def test_a_folder_without_write_permission_is_named_with_the_cure(original: Source, tmp_path: Path) -> None:
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        parent.chmod(0o755)
+
+    def publish() -> str:
+        try:
+            Publisher(None, 0o644, fsync=True).publish(original, b"webp", None)
+        except PublishError as error:
+            return str(error)
+        return ""
+
+    message = as_nobody(publish)
+    assert original.path + ".webp" in message
+    assert "Permission denied" in message
+    assert "run webpd as its owner" in message
+
+
+@pytest.mark.parametrize(
+    ("options", "told"), [("size=64k,nr_inodes=100", "No space left"), ("size=1m,nr_inodes=3", "No space left")]
+)
+def test_a_full_disk_and_a_lack_of_inodes_leave_nothing_half_done(
+    options: str, told: str, tmpfs: Callable[[str], Path], plain: Publisher
+) -> None:
+    folder = tmpfs(options)
+    original = read(write(folder / "a.jpg", b"original", MTIME))
+    if "nr_inodes=3" in options:
+        (folder / "b").touch()
+    with pytest.raises(StorageError, match=told) as failure:
+        plain.publish(original, b"x" * 200_000, None)
+    assert "df -i" in str(failure.value)
+    assert "a.jpg.webp" in str(failure.value)
+    assert not [name for name in names(folder) if "webp" in name]
+
+
+def test_a_read_only_file_system_is_told_as_such(tmpfs: Callable[[str], Path], plain: Publisher) -> None:
+    folder = tmpfs("size=1m")
+    original = read(write(folder / "a.jpg", b"original", MTIME))
+    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+    with pytest.raises(StorageError, match="remount it read-write"):
+        plain.publish(original, b"webp", None)
+
+
+@pytest.mark.parametrize("call", ["utime", "fsync", "close", "rename"])
+def test_an_input_output_error_at_any_call_leaves_nothing_and_names_the_cure(
+    call: str, original: Source, plain: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = getattr(os, call)
+
+    def fail(*arguments: object, **keywords: object) -> None:
+        if call == "close":
+            real(*arguments)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(PublishError, match="check the disk or the mount"):
+        plain.publish(original, b"webp", None)
+    monkeypatch.undo()
+    assert names(Path(original.path).parent) == {"a.jpg"}
+
+
+def test_a_withdrawn_sidecar_is_gone_and_withdrawing_twice_is_no_error(original: Source, plain: Publisher) -> None:
+    plain.publish(original, b"webp", None)
+    plain.withdraw(original.path + ".webp")
+    plain.withdraw(original.path + ".webp")
+    assert names(Path(original.path).parent) == {"a.jpg"}
+
+
+def _temporary_of(script: str) -> subprocess.Popen[str]:
+    program = f"from webpd.tree.publisher import Publisher; p = Publisher(None, 0o644, fsync=False); {script}"
+    return subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_temporary_file_is_swept_when_its_writer_is_dead_and_not_while_it_lives(tmp_path: Path) -> None:
+    writer = _temporary_of("print(p._prefix + '0.tmp', flush=True); input()")
+    assert writer.stdout is not None
+    file = write(tmp_path / writer.stdout.readline().strip(), b"half")
+    sweep(str(file))
+    assert file.exists()
+    writer.kill()
+    writer.communicate()
+    sweep(str(file))
+    assert not file.exists()
+
+
+def test_a_process_that_got_the_number_of_a_dead_writer_is_not_taken_for_it(tmp_path: Path) -> None:
+    prefix = Publisher(None, 0o644, fsync=False)._prefix
+    host, pid, started, _ = prefix.removeprefix(".webpd-").split("-")
+    ours = write(tmp_path / f".webpd-{host}-{pid}-{started}-0.tmp", b"half")
+    earlier = write(tmp_path / f".webpd-{host}-{pid}-{int(started) - 1}-0.tmp", b"half")
+    sweep(str(ours))
+    sweep(str(earlier))
+    assert names(tmp_path) == {ours.name}
+
+
+def test_a_temporary_file_of_another_host_is_left_until_no_writer_can_live(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path / ".webpd-00000000-1-2-3.tmp", b"half")
+    odd = write(tmp_path / ".webpd-someone-elses.tmp", b"half")
+    sweep(str(file))
+    assert file.exists()
+    monkeypatch.setattr(publisher, "_OTHER_HOST_AGE", 0)
+    sweep(str(file))
+    sweep(str(odd))
+    assert names(tmp_path) == {odd.name}
