@@ -34,9 +34,9 @@ check: ## Lint, types, layers
 
 bench: ## Measure speed and sizes against the bare codec and against peers
 	@tools/setup.sh bench
-	.venv/bin/python bench/quality.py
-	.venv/bin/python bench/throughput.py
-	.venv/bin/python bench/scan.py
+	.venv/bin/python -m bench.quality
+	.venv/bin/python -m bench.throughput
+	.venv/bin/python -m bench.scan
 
 clean: ## Remove what the other targets made
 	rm -rf .venv build dist sample bench/out bench/node_modules .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

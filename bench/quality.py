@@ -136,8 +136,9 @@ def main() -> None:
     jpegs = measure([jpeg(image) for image in images], options.rounds)
     pngs = measure([png(image) for image in images], max(1, math.ceil(options.rounds / 3)))
     text = (
-        f"Pillow {PIL.__version__}, libwebp {features.version('webp')}. Bytes are ratios to the source, time to method 4 at"
-        " the same quality. Worst: the 5th percentile of SSIM within a picture, median over pictures. PSNR in dB.\n\n"
+        f"Pillow {PIL.__version__}, libwebp {features.version('webp')}. Bytes are ratios to the source, times to method"
+        " 4 at the same quality. Worst: the 5th percentile of SSIM within a picture, median over pictures. PSNR in dB."
+        "\n\n"
         + table("JPEG, quality 95", len(images), jpegs)
         + "\n"
         + table("Photographs as PNG, coded lossy", len(images), pngs)

@@ -31,7 +31,7 @@ def photographs() -> dict[str, Image.Image]:
     names = ("astronaut", "chelsea", "coffee", "rocket", "hubble_deep_field", "retina", "immunohistochemistry")
     grey = ("camera", "coins", "moon", "brick", "grass", "gravel", "page", "text", "clock")
     images = {name: Image.fromarray(getattr(skimage.data, name)()) for name in (*names, *grey)}
-    left, _, _ = skimage.data.stereo_motorcycle()
+    left, _, _ = skimage.data.stereo_motorcycle()  # type: ignore[no-untyped-call]  # it has no hints
     images["motorcycle"] = Image.fromarray(left)
     return images
 
@@ -91,7 +91,7 @@ def banner(image: Image.Image, photo_share: float) -> Image.Image:
     start = int(result.width * photo_share)
     draw.rectangle((start, 0, *result.size), fill=(250, 235, 60))
     size = result.height / 8
-    for line, text in enumerate(("Spring", "sale −30 %", "until 1 May")):
+    for line, text in enumerate(("Spring", "sale -30 %", "until 1 May")):
         draw.text((result.width * 0.5, size * (1 + 2 * line)), text, fill=(180, 0, 30), font=font(size))
     return result
 
@@ -257,9 +257,10 @@ PAGES = {
     + "</table>",
     "css button": "<div style='padding:30px'><span style='display:inline-block;padding:24px 60px;font-size:30px;"
     "color:#fff;border-radius:16px;background:linear-gradient(#ff8a00,#c83c00);box-shadow:0 8px 20px rgba(0,0,0,.5)'>"
-    "В корзину</span></div>",
+    "Купить сейчас</span></div>",
     "svg logo": "<svg width=500 height=300><defs><linearGradient id=g><stop stop-color='#0af'/>"
-    "<stop offset=1 stop-color='#50c'/></linearGradient></defs><circle cx=150 cy=150 r=130 fill='url(#g)'/><path d='M80 200 L150 60 L220 200 Z' fill='#fff'/>"
+    "<stop offset=1 stop-color='#50c'/></linearGradient></defs><circle cx=150 cy=150 r=130 fill='url(#g)'/>"
+    "<path d='M80 200 L150 60 L220 200 Z' fill='#fff'/>"
     "<text x=300 y=180 font-size=70 font-weight=bold fill='#333'>Roga</text></svg>",
     "svg chart": "<svg width=600 height=400>"
     + "".join(
@@ -269,8 +270,8 @@ PAGES = {
     + "<polyline fill=none stroke=black stroke-width=2 points='0,300 60,200 160,240 300,80 420,150 560,30'/>"
     + "".join(f"<text x=0 y={y} font-size=12>{400 - y}</text>" for y in range(20, 400, 40))
     + "</svg>",
-    "flat banner": "<div style='width:600px;height:250px;background:linear-gradient(135deg,#123,#36c);color:#fff;font-size:54px;"
-    "padding:40px'>Скидки<br>до&nbsp;50&nbsp;%</div>",
+    "flat banner": "<div style='width:600px;height:250px;background:linear-gradient(135deg,#123,#36c);color:#fff;"
+    "font-size:54px;padding:40px'>Скидки<br>до&nbsp;50&nbsp;%</div>",
 }
 
 

@@ -109,7 +109,7 @@ def test_colours_under_full_transparency_do_not_matter() -> None:
 
 
 def test_a_palette_with_a_transparent_colour_is_judged_by_what_shows() -> None:
-    logo = icon(100, 2).quantize(32)
+    logo = icon(100, 0).quantize(64)
     assert logo.has_transparency_data
     assert is_graphic(logo)
 

@@ -32,10 +32,10 @@ def _piece() -> Image.Image:
     return piece
 
 
-def _three(**options: int) -> list[tuple[bytes, bytes]]:
+def _three(blend: int = 0) -> list[tuple[bytes, bytes]]:
     return [
         pictures.frame(_cat()),
-        pictures.frame(_piece(), (10, 8), **options),
+        pictures.frame(_piece(), (10, 8), blend=blend),
         pictures.frame(_piece().rotate(180), (30, 24), blend=1),
     ]
 
@@ -172,6 +172,7 @@ _FAULTY: dict[str, Callable[[], bytes]] = {
     "more frames announced": lambda: _edited(_with_body(b"acTL", lambda _: struct.pack(">II", 4, 0))),
     "fewer frames announced": lambda: _edited(_with_body(b"acTL", lambda _: struct.pack(">II", 2, 0))),
     "no frames announced": lambda: _edited(_with_body(b"acTL", lambda _: struct.pack(">II", 0, 0))),
+    "a loop count beyond all bounds": lambda: _edited(_with_body(b"acTL", lambda _: struct.pack(">II", 3, 1 << 31))),
     "control cut": lambda: _edited(_with_body(b"acTL", lambda body: body[:4])),
     "numbers wrong": lambda: _edited(_with_body(b"fdAT", lambda body: struct.pack(">I", 9) + body[4:])),
     "frame control cut": lambda: _edited(_with_body(b"fcTL", lambda body: body[:20])),

@@ -79,17 +79,22 @@ _ICC: dict[str, Callable[[], bytes]] = {
 }
 
 
+_MAKERS: dict[str, Callable[[bytes], bytes]] = {
+    "rgb jpeg": _jpeg,
+    "grey jpeg": lambda icc: _jpeg(icc, "-grayscale"),
+    "cmyk jpeg": _cmyk,
+    "rgb png": lambda icc: _png(pictures.iccp(icc)),
+    "grey png": lambda icc: _grey_png(pictures.iccp(icc)),
+    "transparent png": lambda icc: _transparent_png(pictures.iccp(icc)),
+}
+
+
 @pytest.mark.parametrize("name", _ICC)
-@pytest.mark.parametrize(
-    "make",
-    [_jpeg, lambda icc: _jpeg(icc, "-grayscale"), _cmyk, lambda icc: _png(pictures.iccp(icc))]
-    + [lambda icc: _grey_png(pictures.iccp(icc)), lambda icc: _transparent_png(pictures.iccp(icc))],
-    ids=["rgb jpeg", "grey jpeg", "cmyk jpeg", "rgb png", "grey png", "transparent png"],
-)
+@pytest.mark.parametrize("kind", _MAKERS)
 def test_a_picture_with_a_profile_looks_the_same_in_chromium(
-    make: Callable[[bytes], bytes], name: str, chromium: Chromium, converter: ImageConverter
+    kind: str, name: str, chromium: Chromium, converter: ImageConverter
 ) -> None:
-    original = make(_ICC[name]())
+    original = _MAKERS[kind](_ICC[name]())
     verdict = chromium.compare(original, converter.convert(original).webp)
     # By a CMYK profile LittleCMS and Chromium differ by up to two levels in red.
     assert verdict.same(bias=2.5 if name == "cmyk" else 1.5), verdict
@@ -126,36 +131,30 @@ def test_a_profile_that_lacks_a_part_counts_for_nothing(chromium: Chromium, conv
     assert chromium.compare(original, webp).same()
 
 
-_CHUNKS: dict[str, Callable[[], list[bytes]]] = {
-    "sRGB": lambda: [pictures.chunk(b"sRGB", b"\0")],
-    "sRGB before a gamma": lambda: [pictures.chunk(b"sRGB", b"\0"), pictures.gama(100_000)],
-    "a profile before a gamma": lambda: [pictures.iccp(pictures.icc_profile("a98")), pictures.gama(100_000)],
-    "a broken profile before a gamma": lambda: [pictures.iccp(bytes(500)), pictures.gama(100_000)],
-    "a profile without a name": lambda: [pictures.chunk(b"iCCP", b"\0\0" + zlib.compress(pictures.icc_profile("a98")))],
-    "a profile cut": lambda: [pictures.chunk(b"iCCP", b"p\0\0" + zlib.compress(pictures.icc_profile("a98"))[:-40])],
+_GAMMAS = (0, 1, 22_727, 43_000, 43_400, 45_000, 45_455, 47_700, 48_000, 55_555, 100_000, 200_000)
+_PRIMARIES = {"sRGB": _SRGB, "Display P3": _DISPLAY_P3, "BT.2020": _BT_2020}
+_CHUNKS: dict[str, list[bytes]] = {
+    "sRGB": [pictures.chunk(b"sRGB", b"\0")],
+    "sRGB before a gamma": [pictures.chunk(b"sRGB", b"\0"), pictures.gama(100_000)],
+    "a profile before a gamma": [pictures.iccp(pictures.icc_profile("a98")), pictures.gama(100_000)],
+    "a broken profile before a gamma": [pictures.iccp(bytes(500)), pictures.gama(100_000)],
+    "a profile without a name": [pictures.chunk(b"iCCP", b"\0\0" + zlib.compress(pictures.icc_profile("a98")))],
+    "a profile cut": [pictures.chunk(b"iCCP", b"p\0\0" + zlib.compress(pictures.icc_profile("a98"))[:-40])],
+    "primaries alone": [pictures.chrm(*_DISPLAY_P3)],
+    "two gammas": [pictures.gama(55_555), pictures.gama(100_000)],
+    "code points before a profile": [_cicp(12, 13, 0, 1), pictures.iccp(pictures.icc_profile("rommrgb"))],
+    "code points before a gamma": [_cicp(1, 13, 0, 1), pictures.gama(100_000)],
+    **{f"gamma {gamma}": [pictures.gama(gamma)] for gamma in _GAMMAS},
     **{
-        f"gamma {gamma}": lambda gamma=gamma: [pictures.gama(gamma)]
-        for gamma in (0, 1, 22_727, 43_000, 43_400, 45_000, 45_455, 47_700, 48_000, 55_555, 100_000, 200_000)
-    },
-    **{
-        f"gamma {gamma} and the primaries of {name}": lambda gamma=gamma, xy=xy: [
-            pictures.gama(gamma),
-            pictures.chrm(*xy),
-        ]
+        f"gamma {gamma} and the primaries of {name}": [pictures.gama(gamma), pictures.chrm(*_PRIMARIES[name])]
         for gamma in (45_455, 55_555, 100_000)
-        for name, xy in (("sRGB", _SRGB), ("Display P3", _DISPLAY_P3), ("BT.2020", _BT_2020))
+        for name in _PRIMARIES
     },
-    "primaries alone": lambda: [pictures.chrm(*_DISPLAY_P3)],
-    "two gammas": lambda: [pictures.gama(55_555), pictures.gama(100_000)],
     **{
-        f"code points {primaries} and {transfer}": lambda primaries=primaries, transfer=transfer: [
-            _cicp(primaries, transfer, 0, 1)
-        ]
+        f"code points {primaries} and {transfer}": [_cicp(primaries, transfer, 0, 1)]
         for primaries in (1, 9, 12)
         for transfer in (1, 4, 5, 6, 7, 11, 13, 14, 15, 16, 17, 18)
     },
-    "code points before a profile": lambda: [_cicp(12, 13, 0, 1), pictures.iccp(pictures.icc_profile("rommrgb"))],
-    "code points before a gamma": lambda: [_cicp(1, 13, 0, 1), pictures.gama(100_000)],
 }
 
 
@@ -163,7 +162,7 @@ _CHUNKS: dict[str, Callable[[], list[bytes]]] = {
 def test_a_png_with_colour_chunks_looks_the_same_in_chromium(
     name: str, chromium: Chromium, converter: ImageConverter
 ) -> None:
-    original = _png(*_CHUNKS[name]())
+    original = _png(*_CHUNKS[name])
     verdict = chromium.compare(original, converter.convert(original).webp)
     # The curves of PQ and HLG multiply what a lossy coder takes.
     steep = "and 16" in name or "and 18" in name
@@ -177,7 +176,7 @@ def test_a_png_with_colour_chunks_looks_the_same_in_chromium(
 def test_other_pngs_with_colour_chunks_look_the_same_in_chromium(
     make: Callable[..., bytes], name: str, chromium: Chromium, converter: ImageConverter
 ) -> None:
-    original = make(*_CHUNKS[name]())
+    original = make(*_CHUNKS[name])
     verdict = chromium.compare(original, converter.convert(original).webp)
     assert verdict.same(), verdict
 

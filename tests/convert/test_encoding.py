@@ -149,7 +149,7 @@ sys.stdout.write("done")
 
 
 def test_a_converter_opens_and_imports_nothing_once_it_is_imported() -> None:
-    """So that it runs in a process that may open nothing at all; and no decoder beyond those three can ever be loaded."""
+    """So it runs in a process that may open nothing at all; and no decoder beyond those three can ever be loaded."""
     photo = _photo()
     sources = [
         *(make() for make in _SOURCES.values()),

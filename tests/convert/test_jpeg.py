@@ -1,6 +1,8 @@
 """JPEG: what Chromium shows of the original, it shows of the sidecar."""
 
+import struct
 from collections.abc import Callable
+from tempfile import NamedTemporaryFile
 
 import pytest
 import pyvips
@@ -26,7 +28,7 @@ def _cmyk() -> bytes:
 
 
 def _ycck() -> bytes:
-    """Adobe's YCCK, inverted as Photoshop writes it: ImageMagick codes the four channels, the marker then names them."""
+    """Adobe's YCCK, inverted as Photoshop writes it: ImageMagick codes four channels, the marker then names them."""
     red, green, blue = _cat().split()
     black = Image.new("L", red.size, 200)
     y, cb, cr = Image.merge("RGB", (red, green, blue)).convert("YCbCr").split()
@@ -54,13 +56,23 @@ def _multi_picture() -> bytes:
 
 def _ultra_hdr() -> bytes:
     """A base picture that names its gain map in XMP, and the map after it."""
-    xmp = (
-        b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/'
-    )
-    xmp += b'02/22-rdf-syntax-ns#"><rdf:Description xmlns:hdrgm="http://ns.adobe.com/hdr-gain-map/1.0/" hdrgm:Version="1.0"/>'
+    xmp = b"""http://ns.adobe.com/xap/1.0/\0<x:xmpmeta xmlns:x="adobe:ns:meta/">
+        <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+        <rdf:Description xmlns:hdrgm="http://ns.adobe.com/hdr-gain-map/1.0/" hdrgm:Version="1.0"/>
+        </rdf:RDF></x:xmpmeta>"""
     gain_map = pictures.cjpeg(_cat().convert("L").resize((50, 33)))
     base = _multi_picture()[: -len(pictures.cjpeg(pictures.pixels("coffee.png", 100, 66)))]
-    return pictures.with_segments(base, pictures.segment(0xE1, xmp + b"</rdf:RDF></x:xmpmeta>")) + gain_map
+    return pictures.with_segments(base, pictures.segment(0xE1, xmp)) + gain_map
+
+
+_SCANS = "0: 0-0, 0, 0; 1: 0-0, 0, 0; 2: 0-0, 0, 0; 0: 1-63, 0, 0; 1: 1-63, 0, 0; 2: 1-63, 0, 0;"
+
+
+def _by_scans(scans: str) -> bytes:
+    with NamedTemporaryFile("w", suffix=".scans") as file:
+        file.write(scans)
+        file.flush()
+        return _jpeg("-scans", file.name)
 
 
 def _broken_exif() -> bytes:
@@ -101,7 +113,9 @@ _KINDS: dict[str, Callable[[], bytes]] = {
     "exif huge": _huge_exif,
     "comment": lambda: pictures.with_segments(_jpeg(), pictures.segment(0xFE, b"a comment")),
     "data after the end": lambda: _jpeg() + bytes(5_000),
-    "filled between segments": lambda: (lambda jpeg: jpeg[:20] + b"\xff\xff\xff" + jpeg[20:])(_jpeg()),
+    "filled between segments": lambda: _jpeg()[:20] + b"\xff\xff\xff" + _jpeg()[20:],
+    "progressive, colours apart": lambda: _by_scans(_SCANS),
+    "baseline, colours apart": lambda: _by_scans("0; 1; 2;"),
 }
 
 
@@ -161,6 +175,45 @@ def test_odd_orientations_are_believed_as_chromium_believes_them(
     assert verdict.same(), verdict
 
 
+def _exif_with_density(resolution: int, width: int, height: int) -> bytes:
+    """EXIF that tells pixels per inch, and dimensions."""
+
+    def entry(tag: int, kind: int, value: int) -> bytes:
+        number = struct.pack(">HH", value, 0) if kind == 3 else struct.pack(">I", value)
+        return struct.pack(">HHI", tag, kind, 1) + number
+
+    rationals = 8 + 2 + 12 * 4 + 4
+    outer = [
+        entry(0x011A, 5, rationals),
+        entry(0x011B, 5, rationals),
+        entry(0x0128, 3, 2),
+        entry(0x8769, 4, rationals + 8),
+    ]
+    inner = [entry(0xA002, 4, width), entry(0xA003, 4, height)]
+    head = b"MM\0*" + struct.pack(">IH", 8, 4) + b"".join(outer) + bytes(4)
+    return head + struct.pack(">II", resolution, 1) + struct.pack(">H", 2) + b"".join(inner) + bytes(4)
+
+
+@pytest.mark.parametrize("density", [(72, 201, 133), (300, 201, 133), (144, 50, 30), (0, 0, 0)])
+def test_a_density_that_changes_nothing_is_no_hindrance(
+    density: tuple[int, int, int], chromium: Chromium, converter: ImageConverter
+) -> None:
+    original = pictures.with_segments(_jpeg(), pictures.exif_segment(_exif_with_density(*density)))
+    assert chromium.compare(original, converter.convert(original).webp).same()
+
+
+def test_a_density_by_which_chromium_shows_another_size_gives_no_sidecar(
+    chromium: Chromium, converter: ImageConverter
+) -> None:
+    picture = pictures.cjpeg(pictures.pixels("chelsea.png", 200, 120))
+    original = pictures.with_segments(picture, pictures.exif_segment(_exif_with_density(144, 100, 60)))
+    shown = chromium.show(original)
+    assert shown is not None
+    assert (shown.width, shown.height) == (100, 60)
+    with pytest.raises(FailedError, match="another size"):
+        converter.convert(original)
+
+
 def test_of_two_exif_segments_the_first_counts(chromium: Chromium, converter: ImageConverter) -> None:
     first, second = (pictures.exif_segment(pictures.tiff(orientation)) for orientation in (6, 3))
     original = pictures.with_segments(_jpeg(), first, second)
@@ -203,17 +256,53 @@ def test_a_cut_jpeg_is_damaged(cut: int, converter: ImageConverter) -> None:
     assert caught.value.reason is Failure.DAMAGED
 
 
-@pytest.mark.parametrize(
-    "options", [(), ("-progressive",), ("-restart", "1")], ids=["baseline", "progressive", "restart"]
-)
+@pytest.mark.parametrize("options", [(), ("-restart", "1")], ids=["without restart markers", "with restart markers"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
-def test_a_jpeg_cut_and_closed_shows_what_chromium_shows(
+def test_a_baseline_jpeg_cut_and_closed_shows_what_chromium_shows(
     share: float, options: tuple[str, ...], chromium: Chromium, converter: ImageConverter
 ) -> None:
     whole = _jpeg(*options)
     original = whole[: int(len(whole) * share)] + b"\xff\xd9"
     verdict = chromium.compare(original, converter.convert(original).webp)
     assert verdict.same(), verdict
+
+
+def test_a_progressive_jpeg_cut_in_its_last_scan_and_closed_shows_what_chromium_shows(
+    chromium: Chromium, converter: ImageConverter
+) -> None:
+    whole = _jpeg("-progressive")
+    original = whole[: whole.rindex(b"\xff\xda") + 40] + b"\xff\xd9"
+    assert chromium.compare(original, converter.convert(original).webp).same()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.6])
+def test_a_progressive_jpeg_cut_before_its_last_scan_gives_no_sidecar(share: float, converter: ImageConverter) -> None:
+    whole = _jpeg("-progressive")
+    with pytest.raises(FailedError, match="all of its scans"):
+        converter.convert(whole[: int(len(whole) * share)] + b"\xff\xd9")
+
+
+def _after_its_first_scan(scans: str) -> bytes:
+    whole = _by_scans(scans)
+    second = whole.index(b"\xff\xda", whole.index(b"\xff\xda") + 2)
+    return whole[:second] + b"\xff\xd9"
+
+
+def test_a_progressive_jpeg_without_all_of_its_colours_gives_no_sidecar(
+    chromium: Chromium, converter: ImageConverter
+) -> None:
+    shown = chromium.show(_after_its_first_scan(_SCANS))
+    assert shown is not None
+    assert set(shown.rgba) == {0}
+    with pytest.raises(FailedError, match="all of its scans"):
+        converter.convert(_after_its_first_scan(_SCANS))
+
+
+def test_a_baseline_jpeg_without_all_of_its_colours_shows_what_chromium_shows(
+    chromium: Chromium, converter: ImageConverter
+) -> None:
+    original = _after_its_first_scan("0; 1; 2;")
+    assert chromium.compare(original, converter.convert(original).webp).same()
 
 
 def test_metadata_do_not_survive(converter: ImageConverter) -> None:

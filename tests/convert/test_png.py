@@ -4,6 +4,7 @@ import random
 import struct
 import zlib
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import pyvips
@@ -32,6 +33,10 @@ def _by_imagemagick(colour: int, depth: int, *options: str) -> bytes:
     grey = ("-colorspace", "Gray") if colour == pictures.GREY else ()
     kind = ("-define", f"png:color-type={colour}", "-define", f"png:bit-depth={depth}")
     return pictures.imagemagick(_cat(), *grey, *options, *kind, "png:-")
+
+
+def _interlaced(colour: int, depth: int) -> bytes:
+    return _by_imagemagick(colour, depth, "-interlace", "PNG")
 
 
 def _palette_by_libvips(depth: int, **options: bool) -> bytes:
@@ -83,33 +88,30 @@ def _plain() -> bytes:
     return pictures.png(_SIZE, pictures.RGB, _cat().tobytes())
 
 
+_CRUSH = (
+    'folder=$(mktemp -d) && cat > "$folder/in.png" && pngcrush -q -brute "$folder/in.png" "$folder/out.png"'
+    ' && cat "$folder/out.png" && rm -r "$folder"'
+)
+
+
+def _crushed() -> bytes:
+    return pictures.run("sh", "-c", _CRUSH, given=pictures.imagemagick(_cat(), "-colors", "16", "png:-"))
+
+
 _KINDS: dict[str, Callable[[], bytes]] = {
+    **{f"grey {depth} bit": partial(_by_imagemagick, pictures.GREY, depth) for depth in (1, 2, 4, 8, 16)},
+    **{f"grey {depth} bit interlaced": partial(_interlaced, pictures.GREY, depth) for depth in (1, 2, 4, 8, 16)},
+    **{f"rgb {depth} bit": partial(_by_imagemagick, pictures.RGB, depth) for depth in (8, 16)},
+    **{f"rgb {depth} bit interlaced": partial(_interlaced, pictures.RGB, depth) for depth in (8, 16)},
+    **{f"palette {depth} bit": partial(_palette_by_libvips, depth) for depth in (1, 2, 4, 8)},
     **{
-        f"grey {depth} bit{' interlaced' if options else ''}": lambda depth=depth, options=options: _by_imagemagick(
-            pictures.GREY, depth, *options
-        )
-        for depth in (1, 2, 4, 8, 16)
-        for options in ((), ("-interlace", "PNG"))
+        f"palette {depth} bit interlaced": partial(_palette_by_libvips, depth, interlace=True) for depth in (1, 2, 4, 8)
     },
-    **{
-        f"rgb {depth} bit{' interlaced' if options else ''}": lambda depth=depth, options=options: _by_imagemagick(
-            pictures.RGB, depth, *options
-        )
-        for depth in (8, 16)
-        for options in ((), ("-interlace", "PNG"))
-    },
-    **{
-        f"palette {depth} bit{' interlaced' if options else ''}": lambda depth=depth, options=options: (
-            _palette_by_libvips(depth, **options)
-        )
-        for depth in (1, 2, 4, 8)
-        for options in ({}, {"interlace": True})
-    },
+    **{f"grey {depth} bit keyed": partial(_grey_keyed, depth, 1) for depth in (1, 2, 4, 8)},
     "rgb with alpha": lambda: pictures.png(_SIZE, pictures.RGB_ALPHA, _cut_out().tobytes()),
     "grey with alpha": lambda: pictures.png(_SIZE, pictures.GREY_ALPHA, _cut_out().convert("LA").tobytes()),
     "rgb with alpha 16 bit": lambda: _deep(pictures.RGB_ALPHA, _cut_out()),
     "grey with alpha 16 bit": lambda: _deep(pictures.GREY_ALPHA, _cut_out().convert("LA")),
-    **{f"grey {depth} bit keyed": lambda depth=depth: _grey_keyed(depth, 1) for depth in (1, 2, 4, 8)},
     "grey keyed beyond its bits": lambda: _grey_keyed(8, 0x1234),
     "grey 16 bit keyed": _deep_grey_keyed,
     "rgb keyed": lambda: pictures.with_chunks(
@@ -125,18 +127,8 @@ _KINDS: dict[str, Callable[[], bytes]] = {
     "text after the pixels": lambda: _plain()[:-12] + pictures.chunk(b"tEXt", b"a\0b") + _plain()[-12:],
     "text with a wrong sum": lambda: pictures.with_chunks(_plain(), pictures.chunk(b"tEXt", b"a\0b")[:-1] + b"!"),
     "data after the end": lambda: _plain() + bytes(3_000),
-    "by pngcrush": lambda: _crushed(),
+    "by pngcrush": _crushed,
 }
-
-
-def _crushed() -> bytes:
-    return pictures.run("sh", "-c", _CRUSH, given=pictures.imagemagick(_cat(), "-colors", "16", "png:-"))
-
-
-_CRUSH = (
-    'folder=$(mktemp -d) && cat > "$folder/in.png" && pngcrush -q -brute "$folder/in.png" "$folder/out.png"'
-    ' && cat "$folder/out.png" && rm -r "$folder"'
-)
 
 
 @pytest.mark.parametrize("kind", _KINDS)

@@ -1,5 +1,6 @@
 """The comparison itself: it must be able to say no."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ def _with_garbage_block() -> Image.Image:
     return spoilt
 
 
-_WRONG = {
+_WRONG: dict[str, Callable[[], Image.Image]] = {
     "turned by 180 degrees": lambda: _photo().rotate(180),
     "mirrored": lambda: ImageOps.mirror(_photo()),
     "shifted by two pixels": lambda: _photo().transform(_SIZE, Image.Transform.AFFINE, (1, 0, 2, 0, 1, 2)),
@@ -46,6 +47,33 @@ def test_the_referee_refuses_a_sidecar(fault: str, chromium: Chromium, converter
 def test_the_referee_accepts_the_right_sidecar(chromium: Chromium, converter: ImageConverter) -> None:
     original = pictures.imagemagick(_photo(), "png:-")
     assert chromium.compare(original, converter.convert(original).webp).same()
+
+
+@pytest.mark.parametrize(
+    "segments",
+    [
+        [pictures.exif_segment(pictures.tiff(3))],
+        [pictures.exif_segment(pictures.tiff(6))],
+        pictures.icc_segments(pictures.icc_profile("a98")),
+        pictures.icc_segments(pictures.icc_profile("esrgb")),
+    ],
+    ids=["turn by 180 degrees", "turn by 90 degrees", "Adobe RGB", "extended sRGB"],
+)
+def test_the_referee_refuses_a_sidecar_that_has_lost_its(
+    segments: list[bytes], chromium: Chromium, converter: ImageConverter
+) -> None:
+    plain = pictures.cjpeg(_photo(), "-sample", "1x1")
+    original = pictures.with_segments(plain, *segments)
+    assert not chromium.compare(original, converter.convert(plain).webp).same()
+
+
+@pytest.mark.parametrize("gamma", [43_000, 48_000, 55_555, 100_000])
+def test_the_referee_refuses_a_sidecar_that_has_lost_its_gamma(
+    gamma: int, chromium: Chromium, converter: ImageConverter
+) -> None:
+    plain = pictures.png(_SIZE, pictures.RGB, _photo().tobytes())
+    original = pictures.with_chunks(plain, pictures.gama(gamma))
+    assert not chromium.compare(original, converter.convert(plain).webp).same()
 
 
 def test_the_referee_sees_lost_transparency(chromium: Chromium, converter: ImageConverter) -> None:

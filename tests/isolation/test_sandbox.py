@@ -115,12 +115,13 @@ def test_landlock_alone_denies_opening_and_connecting(victim: Path) -> None:
     assert done.stdout.split() == [str(errno.EACCES)] * 6
 
 
-def test_the_processes_say_what_they_sealed() -> None:
+def test_the_processes_say_what_they_sealed_and_the_log_what_they_could_not(caplog: pytest.LogCaptureFixture) -> None:
     seals = {}
     for switches in ([], [WITHOUT_LANDLOCK], [WITHOUT_SECCOMP], [WITHOUT_LANDLOCK, WITHOUT_SECCOMP]):
         with poisoned_pool(switches=switches) as pool:
             seals["".join(switches)] = pool.ready()
             assert pool.convert(pictures()[0]) == converted(pictures()[0])
+    assert ["not fully sealed" in record.getMessage() for record in caplog.records] == [True] * 3
     version = seals[""].landlock
     assert version > 0
     assert list(seals.values()) == [Seal(version, True), Seal(0, True), Seal(version, False), Seal(0, False)]

@@ -12,6 +12,8 @@ from webpd.convert.png import Png, damaged
 
 _DISPOSE_NONE, _DISPOSE_BACKGROUND, _DISPOSE_PREVIOUS = 0, 1, 2
 _BLEND_SOURCE, _BLEND_OVER = 0, 1
+# The largest integer of a PNG (7.1); what is larger browsers read as negative.
+_MAX_INTEGER = (1 << 31) - 1
 # WebP keeps the loop count in 16 bits and a duration in 24 (RFC 9649, 2.7.1.1).
 _MAX_LOOPS, _MAX_MILLISECONDS = (1 << 16) - 1, (1 << 24) - 1
 
@@ -60,6 +62,8 @@ def compose(png: Png) -> Animation:
     if len(png.facts[b"acTL"]) != 8:
         raise damaged("its acTL chunk is cut")
     count, loops = struct.unpack(">II", png.facts[b"acTL"])
+    if loops > _MAX_INTEGER:
+        raise damaged("its loop count is beyond all bounds")
     frames = list(_frames(png))
     if not count or len(frames) != count:
         raise damaged(f"it announces {count} frames and has {len(frames)}")

@@ -21,6 +21,7 @@ _CROP_SIDE = 64
 # Found by search over the corpus of tests/choice; see is_graphic.
 _TEXTURE_OF_DETAIL = 0.56
 _TEXTURE_OF_MISSES = 0.43
+_DETAIL_OF_PIXELS = 0.6
 _FEW_COLOURS = 64
 
 
@@ -50,7 +51,6 @@ def jpeg_quality(quantization: Mapping[int, Sequence[int]], wanted: int) -> int:
     85            0.037       0.78, 0.014                                         0.65, 0.020
     90            0.024       0.83, 0.009                                         0.52, 0.024
     95            0.010       0.80, 0.006                                         0.37, 0.029
-    100           0.001       (not measured)                                      0.19, 0.034
     ============  ==========  ==================================================  ===============================
     """
     if not quantization:
@@ -69,20 +69,22 @@ def is_graphic(image: Image.Image) -> bool:
 
     Each pixel is predicted from three neighbours (left + above - above left). Photographs miss by little nearly
     everywhere, for sensors and lenses leave texture. In graphics the prediction is exact over planes and gradients
-    and misses by much at edges. Where texture (3 to 23 grey levels) is less than 56 % of texture and edges, the picture
-    is a graphic, unless texture is 43 % of all misses: that is a photograph full of contrast. Where it is more, the
-    picture is a photograph, unless it has at most 64 colours.
+    and misses by much at edges. So a graphic is what has texture (misses by 3 to 23 grey levels) in at most 56 % of
+    its detail (misses by 3 or more) and in at most 43 % of all misses, and detail in at most 60 % of its pixels; or
+    what has at most 64 colours.
 
     Photographs dithered to a few fixed colours count as graphics: lossless is smaller there, and exact.
     """
     crops = list(_sample(image))
-    texture = edges = misses = 0
+    pixels = misses = texture = edges = 0
     for crop in crops:
         missed = _prediction_misses(crop)
-        texture, edges, misses = texture + sum(missed[3:24]), edges + sum(missed[24:]), misses + sum(missed[1:])
-    if texture < _TEXTURE_OF_DETAIL * (texture + edges):
-        return texture < _TEXTURE_OF_MISSES * misses
-    return _has_few_colours(crops)
+        pixels, misses = pixels + sum(missed), misses + sum(missed[1:])
+        texture, edges = texture + sum(missed[3:24]), edges + sum(missed[24:])
+    detail = texture + edges
+    has_plain_areas = detail <= _DETAIL_OF_PIXELS * pixels
+    has_little_texture = texture <= _TEXTURE_OF_DETAIL * detail and texture <= _TEXTURE_OF_MISSES * misses
+    return (has_plain_areas and has_little_texture) or _has_few_colours(crops)
 
 
 def _sample(image: Image.Image) -> Iterator[Image.Image]:

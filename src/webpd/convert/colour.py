@@ -13,7 +13,7 @@ from io import BytesIO
 
 from PIL import Image, ImageChops, ImageCms
 
-from webpd.convert.png import Png, damaged, icc_profile
+from webpd.convert.png import Png, damaged, icc_profile, unsuited
 from webpd.convert.profile import rgb_profile
 from webpd.errors import FailedError
 from webpd.model import Failure
@@ -44,7 +44,7 @@ _FARTHEST_CHROMATICITY = 25_000
 _TRANSFERS = {1: 14, 6: 14, 11: 14, **{number: number for number in (4, 5, 7, 13, 14, 15, 16, 17, 18)}}
 # The level of sRGB that level 16 of a grey may reach before lossy coding shows in the darks: gamma 1.8 reaches 24,
 # linear light 71.
-_DARK_LEVEL, _BRIGHTEST_DARK, _DARKEST_WHITE = 16, 40, 250
+_DARK_LEVEL, _BRIGHTEST_DARK, _NO_GREY, _DARKEST_WHITE = 16, 40, 16, 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Colours:
         if not self.profile or _shown_lattice(self.profile) is None:
             return Colours(table=self.table, foreign=self.foreign)
         if _names_code_points(self.profile):
-            raise damaged("it is animated in colours that an animated WebP cannot carry")
+            raise unsuited("it is animated in colours that an animated WebP cannot carry")
         return Colours(foreign=self.profile)
 
 
@@ -116,7 +116,7 @@ def of_png(png: Png) -> Colours:
     profile = icc_profile(png)
     if profile:
         if profile[16:20] not in {b"RGB ", b"GRAY", b"CMYK"}:
-            raise damaged("its colour profile is not one for pictures on a screen")
+            raise unsuited("its colour profile is not one for pictures on a screen")
         return of_profile(profile, grey=png.is_grey)
     if b"sRGB" in facts or len(facts.get(b"gAMA", b"")) != 4:
         return Colours()
@@ -129,7 +129,7 @@ def _of_code_points(code_points: bytes) -> Colours:
         raise damaged("its cICP chunk is cut")
     primaries, transfer, matrix, full_range = code_points
     if primaries not in _CHROMATICITIES or transfer not in _TRANSFERS or matrix or full_range != 1:
-        raise damaged(f"its cICP chunk ({'/'.join(map(str, code_points))}) names colours that a WebP cannot carry")
+        raise unsuited(f"its cICP chunk ({'/'.join(map(str, code_points))}) names colours that a WebP cannot carry")
     if (primaries, transfer) == (1, 13):
         return Colours()
     named = bytes((primaries, _TRANSFERS[transfer], 0, 1))
@@ -146,18 +146,18 @@ def _of_gamma(gamma: int, chromaticities: bytes) -> Colours:
     farthest = max(abs(a - b) for a, b in zip(given, _CHROMATICITIES[1], strict=True))
     if farthest <= _SAME_CHROMATICITY:
         return Colours(table=_gamma_table(gamma))
+    if farthest > _FARTHEST_CHROMATICITY:
+        raise unsuited("its cHRM chunk describes no colour space in use")
     try:
-        if farthest > _FARTHEST_CHROMATICITY:
-            raise ValueError("no colour space in use lies there")
         return of_profile(rgb_profile([value / 100_000 for value in given], 100_000 / gamma), grey=False)
     except ValueError as error:
-        raise damaged("its gAMA and cHRM chunks describe no colour space") from error
+        raise unsuited("its gAMA and cHRM chunks describe no colour space") from error
 
 
 def _stretches_darks(shown: Image.Image) -> bool:
-    """Whether greys begin too bright and yet end in white; where they do not, the profile is nonsense, and is kept."""
-    greys = shown.crop((0, 0, 256, 1)).getchannel("G").tobytes()
-    return greys[_DARK_LEVEL] > _BRIGHTEST_DARK and min(shown.crop((255, 0, 256, 1)).tobytes()) > _DARKEST_WHITE
+    """Whether greys begin too bright, but are greys and end in white: else the profile is nonsense, and is kept."""
+    dark, white = (shown.crop((level, 0, level + 1, 1)).tobytes() for level in (_DARK_LEVEL, 255))
+    return min(dark) > _BRIGHTEST_DARK and max(dark) - min(dark) < _NO_GREY and min(white) > _DARKEST_WHITE
 
 
 def _names_code_points(profile: bytes) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 # WebPImagePlugin registers the coder; every plugin that may be needed is imported now, for a worker can open no file.
 from PIL import Image, WebPImagePlugin
 
-from webpd.convert import apng, colour, jpeg, png
+from webpd.convert import apng, colour, exif, jpeg, png
 from webpd.convert.choice import is_graphic, jpeg_quality
 from webpd.convert.header import check_size
 from webpd.convert.result import Converted
@@ -85,7 +85,7 @@ class ImageConverter:
         check_size(width, height, png.read_frames(source), self._max_pixels)
         picture = png.read(source)
         colours = colour.of_png(picture)
-        turn = jpeg.orientation(picture.facts.get(b"eXIf", b""))
+        turn = exif.orientation(picture.facts.get(b"eXIf", b""))
         animation: dict[str, Any] = {}
         if apng.is_animated(picture):
             colours = colours.converted()
@@ -130,7 +130,7 @@ class ImageConverter:
 
 
 def _turn(image: Image.Image, orientation: int) -> Image.Image:
-    method = jpeg.TURNS.get(orientation)
+    method = exif.TURNS.get(orientation)
     return image if method is None else image.transpose(method)
 
 

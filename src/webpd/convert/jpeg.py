@@ -1,5 +1,6 @@
 """JPEG: what its header says, and its pixels, by Pillow's decoder fed with nothing that it does not need."""
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from io import BytesIO
 
 from PIL import Image, JpegImagePlugin
 
+from webpd.convert import exif
 from webpd.errors import FailedError
 from webpd.model import Failure
 
@@ -21,19 +23,12 @@ _SHOWN_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
 # Segments that the pixels do not depend on: comments, and applications' but JFIF's and Adobe's (libjpeg, jdmarker.c).
 _IDLE_SEGMENTS = frozenset({_COM, *range(0xE0, 0xF0)}) - {_APP0, _APP14}
 
+_PROGRESSIVE = 0xC2
+_ALL_COEFFICIENTS = (1 << 64) - 1
+_SCAN_OR_END = re.compile(rb"\xff[\xda\xd9]")
+
 _EXIF = b"Exif\0"
 _ICC = b"ICC_PROFILE\0"
-_ORIENTATION_TAG, _SHORT = 0x0112, 3  # TIFF 6.0
-
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +45,14 @@ class Jpeg:
     essence: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    width: int
+    height: int
+    components: int
+    is_progressive: bool
+
+
 def read(source: bytes) -> Jpeg:
     """Reads the segments before the first scan, the way that libjpeg does.
 
@@ -57,23 +60,27 @@ def read(source: bytes) -> Jpeg:
         FailedError: ``DAMAGED`` where there is no picture, or one of a kind that browsers do not show.
     """
     kept: list[bytes] = [b"\xff\xd8"]
-    size: tuple[int, int] | None = None
-    exif: bytes | None = None
+    frame: _Frame | None = None
+    directory: bytes | None = None
     profile: list[bytes] = []
     for marker, start, end in _segments(source):
         body = source[start + 2 : end]
         if marker in _FRAMES:
-            size = _frame_size(marker, body)
-        elif marker == _APP1 and exif is None and body.startswith(_EXIF):
-            exif = body[6:]
+            frame = _frame(marker, body)
+        elif marker == _APP1 and directory is None and body.startswith(_EXIF):
+            directory = body[6:]
         elif marker == _APP2 and body.startswith(_ICC):
             profile.append(body[len(_ICC) :])
         if marker not in _IDLE_SEGMENTS:
             kept += (bytes((0xFF, marker)), source[start:end])
-    if size is None:
+    if frame is None:
         raise damaged("there is no frame header before the first scan")
+    if frame.is_progressive:
+        _check_scans(source, start, frame.components)
     kept.append(source[end:])
-    return Jpeg(*size, orientation(exif or b""), _join_profile(profile), b"".join(kept))
+    if exif.shown_size(directory or b"", frame.width, frame.height) != (frame.width, frame.height):
+        raise unsuited("its EXIF asks browsers to show it at another size, which a WebP cannot")
+    return Jpeg(frame.width, frame.height, exif.orientation(directory or b""), _join_profile(profile), b"".join(kept))
 
 
 def decode(header: Jpeg) -> tuple[Image.Image, dict[int, list[int]]]:
@@ -96,24 +103,8 @@ def damaged(why: str) -> FailedError:
     return FailedError(Failure.DAMAGED, f"the JPEG is damaged: {why}; upload it again")
 
 
-def orientation(exif: bytes) -> int:
-    """EXIF's orientation, 1 to 8; 1 where there is none that browsers believe.
-
-    ``exif`` is a TIFF structure (EXIF 2.32, 4.5), as it follows ``Exif`` and two bytes in a JPEG,
-    and makes up a PNG's eXIf chunk.
-    """
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
-    if order is None or len(exif) < 8:
-        return 1
-    (directory,) = struct.unpack_from(f"{order}I", exif, 4)
-    if directory + 2 > len(exif):
-        return 1
-    (count,) = struct.unpack_from(f"{order}H", exif, directory)
-    for entry in range(directory + 2, min(directory + 2 + 12 * count, len(exif) - 11), 12):
-        tag, kind, values, value = struct.unpack_from(f"{order}HHIH", exif, entry)
-        if (tag, kind, values) == (_ORIENTATION_TAG, _SHORT, 1):
-            return value if value in TURNS else 1
-    return 1
+def unsuited(why: str) -> FailedError:
+    return FailedError(Failure.DAMAGED, f"this JPEG can have no sidecar that looks the same: {why}; save it anew")
 
 
 def _segments(source: bytes) -> Iterator[tuple[int, int, int]]:
@@ -146,17 +137,44 @@ def _next_marker(source: bytes, position: int) -> tuple[int, int]:
             return source[position], position + 1
 
 
-def _frame_size(marker: int, body: bytes) -> tuple[int, int]:
+def _frame(marker: int, body: bytes) -> _Frame:
     if marker not in _SHOWN_FRAMES:
-        raise damaged(f"its kind (SOF{marker - 0xC0}: arithmetic, lossless or hierarchical) is not shown by browsers")
+        raise unsuited(f"its kind (SOF{marker - 0xC0}: arithmetic, lossless or hierarchical) is not shown by browsers")
     if len(body) < 6:
         raise damaged("its frame header is cut")
-    precision, height, width = struct.unpack_from(">BHH", body)
+    precision, height, width, components = struct.unpack_from(">BHHB", body)
     if precision != 8:
-        raise damaged(f"its {precision}-bit samples are not shown by browsers")
+        raise unsuited(f"its {precision}-bit samples are not shown by browsers")
     if not width or not height:
         raise damaged("its frame header gives it no size")
-    return width, height
+    return _Frame(width, height, components, is_progressive=marker == _PROGRESSIVE)
+
+
+def _check_scans(source: bytes, position: int, components: int) -> None:
+    """Makes sure that a progressive JPEG has scans for every coefficient of every component, down to the last bit.
+
+    Where one lacks some, decoders fill in: each version of libjpeg smooths otherwise, and Chromium may show nothing.
+    ``position`` is that of the first scan's header, past its marker.
+    """
+    # By component, one bit for each of its 64 coefficients.
+    begun: dict[int, int] = {}
+    complete: dict[int, int] = {}
+    while position + 3 <= len(source):
+        end = position + 3 + 2 * source[position + 2]
+        first, last, accuracy = (*source[end : end + 3], 0, 0, 0)[:3]
+        coefficients = (2 << last) - (1 << first) if first <= last < 64 else 0
+        for component in source[position + 3 : end : 2]:
+            # The upper half is 0 in a first scan, the lower half in that of the last bit (T.81, B.2.3).
+            if not accuracy >> 4:
+                begun[component] = begun.get(component, 0) | coefficients
+            if not accuracy & 0x0F:
+                complete[component] = complete.get(component, 0) | (coefficients & begun.get(component, 0))
+        found = _SCAN_OR_END.search(source, position)
+        if found is None or source[found.end() - 1] == _EOI:
+            break
+        position = found.end()
+    if list(complete.values()) != [_ALL_COEFFICIENTS] * components:
+        raise damaged("it ends before all of its scans have begun")
 
 
 def _join_profile(parts: list[bytes]) -> bytes:

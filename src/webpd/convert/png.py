@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import reduce
 from io import BytesIO
 
 from PIL import Image, ImageChops, ImageFile, PngImagePlugin
@@ -130,7 +131,7 @@ def icc_profile(png: Png) -> bytes:
     except zlib.error:
         return b""
     if inflater.unconsumed_tail:
-        raise damaged("its colour profile inflates to more than 4 MiB")
+        raise unsuited("its colour profile inflates to more than 4 MiB")
     return profile if inflater.eof else b""
 
 
@@ -163,6 +164,10 @@ def damaged(why: str) -> FailedError:
     return FailedError(Failure.DAMAGED, f"the PNG is damaged: {why}; upload it again")
 
 
+def unsuited(why: str) -> FailedError:
+    return FailedError(Failure.DAMAGED, f"this PNG can have no sidecar that looks the same: {why}; save it as sRGB")
+
+
 def _chunks(source: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Names of the chunks, and where their contents begin and end, up to IEND and with it."""
     position = len(SIGNATURE)
@@ -188,7 +193,7 @@ def _checked(source: bytes) -> Iterator[tuple[bytes, bytes]]:
             continue
         if critical and name not in _CRITICAL:
             raise damaged(f"it has an unknown critical chunk {name!r}")
-        if zlib.crc32(source[start - 4 : end]) != int.from_bytes(source[end : end + 4], "big"):
+        if zlib.crc32(memoryview(source)[start - 4 : end]) != int.from_bytes(source[end : end + 4], "big"):
             raise damaged(f"its {name.decode()} chunk does not agree with its check sum")
         yield name, source[start:end]
 
@@ -282,9 +287,9 @@ def _keyed(png: Png, pixels: list[bytes], transparent: bytes) -> Image.Image:
         top = (1 << png.depth) - 1
         wanted = [(value & top) * 255 // top for value in key]
     _check_rows(png, pixels, image)
-    alpha: Image.Image | None = None
-    for plane, value in zip(planes, wanted, strict=True):
-        differs = plane.point([0 if level == value else 255 for level in range(256)])
-        alpha = differs if alpha is None else ImageChops.lighter(alpha, differs)
-    assert alpha is not None  # noqa: S101 - a picture has at least one plane
+    differing = (
+        plane.point([0 if level == value else 255 for level in range(256)])
+        for plane, value in zip(planes, wanted, strict=True)
+    )
+    alpha = reduce(ImageChops.lighter, differing)
     return Image.merge("RGBA" if mode == "RGB" else "LA", [*image.split(), alpha])

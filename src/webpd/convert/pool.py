@@ -9,6 +9,7 @@ started it is gone (PR_SET_PDEATHSIG).
 import contextlib
 import fcntl
 import itertools
+import logging
 import math
 import os
 import signal
@@ -40,6 +41,8 @@ from webpd.convert.frames import (
 from webpd.convert.result import Converted
 from webpd.errors import FailedError, PermanentError, RefusedError, RetryableError, UnfitError
 from webpd.model import Encoding, Failure, Picture, Skip
+
+_log = logging.getLogger(__name__)
 
 PROGRAM = (sys.executable, "-I", "-m", "webpd.convert.worker")
 DEPTH = 2
@@ -141,6 +144,7 @@ class CodecPool:
         self._workers: list[_Worker] = []
         self._bad_starts = 0
         self._unfit = ""
+        self._warned = False
         self._closed = False
         self._supervisor = threading.Thread(target=self._supervise, name="codec pool", daemon=True)
         self._supervisor.start()
@@ -292,7 +296,7 @@ class CodecPool:
         """Read what a process says when it has started."""
         try:
             hello = read_frame(worker.answers, 0)
-            seal_of_facts(hello.facts)
+            seal = seal_of_facts(hello.facts)
         except (EOFError, MalformedError) as error:
             self._end(worker)
             self._bad_start(str(error) or _cause_of_death(worker))
@@ -301,6 +305,14 @@ class CodecPool:
             self._bad_starts = 0
             worker.ready = True
             worker.clock(self._limits.job_timeout)
+            if not (seal.landlock and seal.seccomp) and not self._warned:
+                self._warned = True
+                _log.warning(
+                    "codec processes are not fully sealed (Landlock: %s, seccomp: %s): use a kernel with both, and "
+                    "install libseccomp2",
+                    "yes" if seal.landlock else "no",
+                    "yes" if seal.seccomp else "no",
+                )
 
     def _bad_start(self, what: str) -> None:
         with self._lock:

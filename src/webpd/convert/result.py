@@ -12,6 +12,7 @@ class Converted:
     webp: bytes
     picture: Picture
 
+
 # Counts up when the same source under the same settings comes out better than before, so that
 # `webpd convert --reconvert-changed` finds the sidecars that an older version made.
 REVISION = 1

@@ -77,7 +77,13 @@ def detach(parent: int) -> None:
 
 
 def limit(memory: int) -> None:
-    """Limit the address space to ``memory`` bytes, and allow no file to grow, no new descriptor, no core dump."""
+    """Limit the address space to ``memory`` bytes, and allow no file to grow, no core dump, no further process.
+
+    Raises MemoryError when the process already has more: it would fail at a picture that it cannot foresee.
+    """
+    with open("/proc/self/statm", encoding="ascii") as pages:
+        if int(pages.read().split()[0]) * resource.getpagesize() >= memory:
+            raise MemoryError
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     for kind in (resource.RLIMIT_FSIZE, resource.RLIMIT_CORE, resource.RLIMIT_NPROC):
         resource.setrlimit(kind, (0, 0))
