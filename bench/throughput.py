@@ -15,6 +15,7 @@ In every round all contenders run once, in turns forwards and backwards; ratios 
 """
 
 import argparse
+import compileall
 import io
 import json
 import multiprocessing
@@ -32,6 +33,8 @@ import PIL
 from bench.pictures import lay_out
 from matplotlib.figure import Figure
 from PIL import Image, features
+
+import webpd as webpd_package
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 OUT = os.path.join(HERE, "out")
@@ -142,6 +145,7 @@ def prepare(names: list[str]) -> str:
     ]
     if missing:
         raise SystemExit(f"These programs are measured against and missing: apt-get install {' '.join(missing)}")
+    compileall.compile_dir(webpd_package.__path__[0], quiet=1)  # as installers do
     versions = [f"webpd and bare: Pillow {PIL.__version__}, libwebp {features.version('webp')}"]
     if "sharp" in names:
         print("npm install (sharp)", file=sys.stderr)
@@ -160,11 +164,11 @@ def race(names: list[str], template: str, pairs: int, quality: int, method: int,
     for turn in range(pairs):
         runs = {}
         for name in names if turn % 2 == 0 else reversed(names):
-            tree = os.path.join(work, "tree")
+            # Trees stay until the end: a file system may search for long to avoid the inodes of files just deleted.
+            tree = os.path.join(work, f"tree-{turn}-{name}")
             shutil.copytree(template, tree)
             os.sync()
             runs[name] = CONTENDERS[name](tree, quality, method)
-            shutil.rmtree(tree)
             print(f"  round {turn + 1} {name}: {runs[name]}", file=sys.stderr)
         rounds.append(runs)
     return rounds
@@ -215,7 +219,7 @@ def main() -> None:
     """Measure, print the tables, and leave them and the plot in bench/out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=3000, help="JPEG thumbnails (default 3000)")
-    parser.add_argument("--pngs", type=int, default=0, help="PNG thumbnails (default: a tenth of the JPEGs)")
+    parser.add_argument("--pngs", type=int, default=0, help="PNG thumbnails (default: a third of the JPEGs)")
     parser.add_argument("--pairs", type=int, default=5, help="rounds (default 5)")
     parser.add_argument("--quality", type=int, default=80)
     parser.add_argument("--method", type=int, default=4)
@@ -227,7 +231,7 @@ def main() -> None:
     os.makedirs(OUT, exist_ok=True)
     text = f"{CORES} cores, quality {options.quality}, method {options.method}. {versions}.\n\n"
     results = {}
-    for kind, number in (("jpg", options.images), ("png", options.pngs or max(1, options.images // 10))):
+    for kind, number in (("jpg", options.images), ("png", options.pngs or max(1, options.images // 3))):
         with tempfile.TemporaryDirectory(prefix="webpd-bench-") as work:
             template = os.path.join(work, "template")
             source_bytes = lay_out(template, number, kind, options.photos)

@@ -192,6 +192,16 @@ def test_an_original_that_webp_cannot_make_smaller_is_kept(line: Line, tmp_path:
     assert not webp_of(small).exists()
 
 
+def test_an_original_that_no_webp_can_show_alike_is_kept_and_is_no_failure(
+    line: Line, tmp_path: Path, photograph: Callable[..., bytes]
+) -> None:
+    arithmetic = write(tmp_path / "a.jpg", photograph().replace(b"\xff\xc0", b"\xff\xc9", 1))
+    outcome = line.run(arithmetic)
+    assert outcome.result is Result.KEPT_ORIGINAL
+    assert "arithmetic" in outcome.detail
+    assert os.listdir(tmp_path) == ["a.jpg"]
+
+
 @pytest.mark.parametrize("new", ["kept", "damaged", "html"])
 def test_a_sidecar_that_shows_what_the_original_no_longer_is_does_not_stay(
     new: str, line: Line, original: Path, photograph: Callable[..., bytes]

@@ -19,6 +19,10 @@ class RefusedError(PermanentError):
         self.reason = reason
 
 
+class UnsuitedError(PermanentError):
+    """The source is sound, but no WebP shows what browsers show of it: the original stays, and nothing is wrong."""
+
+
 class FailedError(PermanentError):
     """The source should have been converted and could not be; see ``reason``."""
 

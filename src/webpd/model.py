@@ -87,7 +87,7 @@ class Job:
 class Outcome:
     """What happened to one original.
 
-    ``reason`` is set for skipped and failed; ``detail`` then tells the administrator more. ``source_bytes`` counts what
+    ``reason`` is set for skipped and failed; ``detail`` tells the administrator more. ``source_bytes`` counts what
     was read, ``webp_bytes`` the sidecar with its chunk, ``seconds`` the whole way.
     """
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from webpd.convert.result import REVISION, Converted
-from webpd.errors import FailedError, PermanentError, RefusedError
+from webpd.errors import FailedError, PermanentError, RefusedError, UnsuitedError
 from webpd.model import Encoding, Failure, Job, Outcome, Result, Sidecar, Skip
 from webpd.tree import naming, sidecar, source
 from webpd.tree.publisher import DryPublisher, Publisher, PublishError
@@ -59,6 +59,8 @@ class Pipeline:
             outcome = self._try(job)
         except RefusedError as error:
             outcome = Outcome(job.path, Result.SKIPPED, error.reason, str(error))
+        except UnsuitedError as error:
+            outcome = Outcome(job.path, Result.KEPT_ORIGINAL, detail=str(error))
         except FailedError as error:
             outcome = Outcome(job.path, Result.FAILED, error.reason, str(error))
         except (PublishError, OSError) as error:

@@ -12,7 +12,7 @@ from tests.referee import Chromium, Verdict
 from webpd.convert import jpeg
 from webpd.convert.choice import jpeg_quality
 from webpd.convert.converter import ImageConverter
-from webpd.errors import FailedError, RefusedError
+from webpd.errors import FailedError, RefusedError, UnsuitedError
 from webpd.model import Encoding, Failure, Skip
 
 _QUALITY = 90
@@ -25,13 +25,15 @@ def test_a_mutated_image_is_shown_as_chromium_shows_it_or_not_at_all(chromium: C
     chance = random.Random(_SEED)
     converter = ImageConverter(Encoding(_QUALITY, 2), max_pixels=2_000_000)
     originals = mutations.originals()
-    outcomes = {"converted": 0, Failure.DAMAGED: 0, Skip.NOT_AN_IMAGE: 0, Skip.EMPTY: 0, Skip.TOO_LARGE: 0}
+    outcomes = {"converted": 0, "unsuited": 0, Failure.DAMAGED: 0, Skip.NOT_AN_IMAGE: 0, Skip.EMPTY: 0, Skip.TOO_LARGE: 0}
     pairs: list[tuple[bytes, bytes]] = []
     for number in range(_COUNT):
         mutated = mutations.mutated(originals[number % len(originals)], chance)
         try:
             pairs.append((mutated, converter.convert(mutated).webp))
             outcomes["converted"] += 1
+        except UnsuitedError:
+            outcomes["unsuited"] += 1
         except (FailedError, RefusedError) as error:
             outcomes[error.reason] += 1
     print(outcomes)

@@ -125,12 +125,16 @@ _BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "a JPEG of 65,000 x 65,000": (lambda: _jpeg_of_size(65_000, 65_000), "too_large"),
     "an APNG of 10,000 large frames": (_animated_bomb, "too_large"),
-    "200 MB in zTXt": (lambda: _small_png(pictures.chunk(b"zTXt", b"k\0\0" + _zeros(200))), "converted"),
-    "200 MB in iTXt": (lambda: _small_png(pictures.chunk(b"iTXt", b"k\0\1\0\0\0" + _zeros(200))), "converted"),
-    "200 MB in iCCP": (lambda: _small_png(pictures.chunk(b"iCCP", b"k\0\0" + _zeros(200))), "converted"),
+    "200 MB in zTXt": (lambda: _small_png(pictures.chunk(b"zTXt", b"k\0\0" + _zeros(200))), "too_large"),
+    "200 MB in iTXt": (lambda: _small_png(pictures.chunk(b"iTXt", b"k\0\1\0\0\0" + _zeros(200))), "too_large"),
+    "200 MB in iCCP": (lambda: _small_png(pictures.chunk(b"iCCP", b"k\0\0" + _zeros(200))), "too_large"),
     "200 MB in iCCP that begin well": (
         lambda: _small_png(pictures.chunk(b"iCCP", b"k\0\0" + _zeros(200, bytes(36) + b"acsp" + bytes(88)))),
-        "damaged",
+        "too_large",
+    ),
+    "3 MB in each of 70 zTXt": (
+        lambda: _small_png(*[pictures.chunk(b"zTXt", b"k\0\0" + _zeros(3))] * 70),
+        "too_large",
     ),
     "200 MB in IDAT": (
         lambda: pictures.png_of(_png_header(64, 64), pictures.chunk(b"IDAT", _zeros(200))),

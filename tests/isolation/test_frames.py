@@ -29,7 +29,7 @@ from webpd.convert.frames import (
     seal_of_facts,
     write_frame,
 )
-from webpd.errors import FailedError, PermanentError, RefusedError
+from webpd.errors import FailedError, PermanentError, RefusedError, UnsuitedError
 from webpd.model import Encoding, Failure, Picture, Skip
 
 JSON = st.recursive(
@@ -48,10 +48,12 @@ PICTURES = st.builds(
     st.integers(1, 100),
     st.booleans(),
 )
-ERRORS = st.builds(RefusedError, st.sampled_from(Skip), st.text()) | st.builds(
-    FailedError, st.sampled_from(Failure), st.text()
+ERRORS = (
+    st.builds(RefusedError, st.sampled_from(Skip), st.text())
+    | st.builds(FailedError, st.sampled_from(Failure), st.text())
+    | st.builds(UnsuitedError, st.text())
 )
-WORDS = ["picture", "refused", "failed", "detail", "ready", "unfit", "width", "frames", "damaged", "landlock"]
+WORDS = ["picture", "refused", "unsuited", "failed", "detail", "ready", "unfit", "width", "frames", "damaged", "landlock"]
 
 
 def as_bytes(frame: Frame) -> bytes:
@@ -145,9 +147,7 @@ def test_errors_come_out_short_and_printable(error: PermanentError) -> None:
     frame = read_frame(io.BytesIO(as_bytes(Frame(1, facts_of_error(error)))), 0)
     read = error_of_facts(frame.facts)
     assert type(read) is type(error)
-    assert isinstance(read, RefusedError | FailedError)
-    assert isinstance(error, RefusedError | FailedError)
-    assert read.reason is error.reason
+    assert getattr(read, "reason", None) is getattr(error, "reason", None)
     assert str(read).isprintable()
     assert len(str(read)) == min(len(str(error)), MOST_TEXT)
 

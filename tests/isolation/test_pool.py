@@ -36,7 +36,7 @@ from tests.pictures import pixels
 from webpd.convert.frames import Limits
 from webpd.convert.pool import MOST_BAD_STARTS, CodecPool, PoolClosedError
 from webpd.convert.result import Converted
-from webpd.errors import FailedError, RefusedError, UnfitError
+from webpd.errors import FailedError, PermanentError, RefusedError, UnfitError
 from webpd.model import Failure, Skip
 
 SHORT = Limits(LIMITS.max_pixels, LIMITS.worker_memory, job_timeout=3.0)
@@ -236,7 +236,7 @@ def every_kind() -> Iterator[bytes]:
 def outcome(convert: Callable[[bytes], Converted], source: bytes) -> Converted | str:
     try:
         return convert(source)
-    except (RefusedError, FailedError) as error:
+    except PermanentError as error:
         return repr(error)
 
 

@@ -21,7 +21,6 @@ from webpd.cli.options import (
     interrupt_on_sigterm,
     settings_from,
 )
-from webpd.cli.progress import shown
 from webpd.model import Result
 from webpd.summary import Summary, printable
 
@@ -74,6 +73,7 @@ def convert(
     interrupt_on_sigterm()
 
     from webpd import app
+    from webpd.cli.progress import shown
 
     roots, summary = app.roots_of(paths or settings.roots), Summary()
     if dry_run:
@@ -106,7 +106,7 @@ def _print_summary(summary: Summary, as_json: bool) -> None:
     typer.echo(f"{summary.found:,} images found in {seconds:.1f} s{', interrupted' if summary.interrupted else ''}")
     typer.echo(f"  converted      {results[Result.CONVERTED]:>10,}  {_sizes(summary)}  {rate}")
     typer.echo(f"  fresh          {results[Result.FRESH]:>10,}  had a right sidecar already")
-    typer.echo(f"  kept original  {results[Result.KEPT_ORIGINAL]:>10,}  WebP would not be smaller")
+    typer.echo(f"  kept original  {results[Result.KEPT_ORIGINAL]:>10,}  WebP would be no smaller, or not show the same")
     skipped = ", ".join(f"{count:,} {reason}" for reason, count in sorted(summary.skipped.items()))
     typer.echo(f"  skipped        {results[Result.SKIPPED]:>10,}  {skipped}")
     typer.echo(f"  failed         {results[Result.FAILED]:>10,}")

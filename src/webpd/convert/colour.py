@@ -15,8 +15,7 @@ from PIL import Image, ImageChops, ImageCms
 
 from webpd.convert.png import Png, damaged, icc_profile, unsuited
 from webpd.convert.profile import rgb_profile
-from webpd.errors import FailedError
-from webpd.model import Failure
+from webpd.errors import UnsuitedError
 
 _SRGB = ImageCms.createProfile("sRGB")
 # Browsers convert without black point compensation. LittleCMS forces it on for perceptual transforms to a profile of
@@ -76,7 +75,7 @@ class Colours:
         """The same with all pixels in sRGB, for animations: Chromium passes over the profiles of animated WebP.
 
         Raises:
-            FailedError: ``DAMAGED`` for colours that only a browser can convert.
+            UnsuitedError: for colours that only a browser can convert.
         """
         if not self.profile or _shown_lattice(self.profile) is None:
             return Colours(table=self.table, foreign=self.foreign)
@@ -106,7 +105,8 @@ def of_png(png: Png) -> Colours:
     """The colours of a PNG by its chunks, in Chromium's order: cICP, iCCP, sRGB, gAMA with or without cHRM.
 
     Raises:
-        FailedError: ``DAMAGED`` where the chunks name colours that browsers do not know, or that a WebP cannot name.
+        FailedError: ``DAMAGED`` where a chunk is cut.
+        UnsuitedError: where the chunks name colours that browsers do not know, or that a WebP cannot name.
     """
     facts = png.facts
     if not facts.keys() & {b"cICP", b"iCCP", b"gAMA"}:
@@ -169,13 +169,13 @@ def cmyk_to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     """A CMYK picture in sRGB, Chromium's way: through plain RGB, of which the profile gets the inks, black being 0.
 
     Raises:
-        FailedError: ``DAMAGED`` for a profile whose connection space is XYZ: browsers darken those by half.
+        UnsuitedError: for a profile whose connection space is XYZ: browsers darken those by half.
     """
     plain = image.convert("RGB")
     if profile[16:20] != b"CMYK":
         return plain
     if profile[20:24] != b"Lab ":
-        raise FailedError(Failure.DAMAGED, "its CMYK profile is of a kind that browsers show wrongly; save it as sRGB")
+        raise UnsuitedError("its CMYK profile is of a kind that browsers show wrongly; save it as sRGB to change that")
     inks = ImageChops.invert(plain).split()
     try:
         return _transform(profile, "CMYK").apply(Image.merge("CMYK", [*inks, Image.new("L", image.size)]))
@@ -199,8 +199,8 @@ def _shown_lattice(profile: bytes) -> Image.Image | None:
 
 
 def _is_identity(shown: Image.Image) -> bool:
-    extremes = ImageChops.difference(_lattice(), shown).getextrema()
-    return all(highest <= _NO_DIFFERENCE for _, highest in extremes)
+    channels = ImageChops.difference(_lattice(), shown).split()
+    return not any(any(channel.histogram()[_NO_DIFFERENCE + 1 :]) for channel in channels)
 
 
 @lru_cache(maxsize=1)

@@ -36,6 +36,7 @@ class ImageConverter:
         Raises:
             RefusedError: ``EMPTY``, ``NOT_AN_IMAGE``, or ``TOO_LARGE``, told from the header alone.
             FailedError: ``DAMAGED`` or ``MEMORY``.
+            UnsuitedError: no WebP would look the same.
         """
         if not source:
             raise RefusedError(Skip.EMPTY, "the file is empty: its upload has failed or is not finished")
@@ -83,6 +84,7 @@ class ImageConverter:
         width, height = png.read_size(source)
         check_size(width, height, 1, self._max_pixels)
         check_size(width, height, png.read_frames(source), self._max_pixels)
+        png.check_inflated(source)
         picture = png.read(source)
         colours = colour.of_png(picture)
         turn = exif.orientation(picture.facts.get(b"eXIf", b""))

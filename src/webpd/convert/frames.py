@@ -12,7 +12,7 @@ import struct
 from dataclasses import asdict, dataclass
 from typing import BinaryIO, Self
 
-from webpd.errors import FailedError, PermanentError, RefusedError
+from webpd.errors import FailedError, PermanentError, RefusedError, UnsuitedError
 from webpd.model import Encoding, Failure, Picture, Skip
 
 HEADER = struct.Struct("<QII")
@@ -134,6 +134,8 @@ def facts_of_error(error: PermanentError) -> dict[str, object]:
     match error:
         case RefusedError():
             return {"refused": error.reason, "detail": detail}
+        case UnsuitedError():
+            return {"unsuited": detail}
         case FailedError():
             return {"failed": error.reason, "detail": detail}
         case _:
@@ -171,6 +173,8 @@ def error_of_facts(facts: dict[str, object]) -> PermanentError | None:
         match facts:
             case {"refused": str(reason), "detail": str(detail), **rest} if not rest:
                 return RefusedError(Skip(reason), clean(detail))
+            case {"unsuited": str(detail), **rest} if not rest:
+                return UnsuitedError(clean(detail))
             case {"failed": str(reason), "detail": str(detail), **rest} if not rest:
                 return FailedError(Failure(reason), clean(detail))
     except ValueError as error:

@@ -9,7 +9,7 @@ from io import BytesIO
 from PIL import Image, JpegImagePlugin
 
 from webpd.convert import exif
-from webpd.errors import FailedError
+from webpd.errors import FailedError, UnsuitedError
 from webpd.model import Failure
 
 SIGNATURE = b"\xff\xd8\xff"
@@ -57,7 +57,8 @@ def read(source: bytes) -> Jpeg:
     """Reads the segments before the first scan, the way that libjpeg does.
 
     Raises:
-        FailedError: ``DAMAGED`` where there is no picture, or one of a kind that browsers do not show.
+        FailedError: ``DAMAGED`` where there is no picture.
+        UnsuitedError: where it is of a kind that browsers do not show, or show at another size.
     """
     kept: list[bytes] = [b"\xff\xd8"]
     frame: _Frame | None = None
@@ -103,8 +104,8 @@ def damaged(why: str) -> FailedError:
     return FailedError(Failure.DAMAGED, f"the JPEG is damaged: {why}; upload it again")
 
 
-def unsuited(why: str) -> FailedError:
-    return FailedError(Failure.DAMAGED, f"this JPEG can have no sidecar that looks the same: {why}; save it anew")
+def unsuited(why: str) -> UnsuitedError:
+    return UnsuitedError(f"this JPEG can have no sidecar that looks the same: {why}; save it anew to change that")
 
 
 def _segments(source: bytes) -> Iterator[tuple[int, int, int]]:

@@ -1,7 +1,6 @@
 """PNG: its chunks, read and checked by ourselves, and its pixels, by Pillow fed with nothing but pixels.
 
-Text, previews and profiles never reach Pillow: what a file holds of them compressed is never inflated, but for a colour
-profile that is to be kept, and that only up to a limit.
+Text, previews and profiles never reach Pillow: what a file holds of them compressed is inflated only up to a limit.
 """
 
 import struct
@@ -13,8 +12,8 @@ from io import BytesIO
 
 from PIL import Image, ImageChops, ImageFile, PngImagePlugin
 
-from webpd.errors import FailedError
-from webpd.model import Failure
+from webpd.errors import FailedError, RefusedError, UnsuitedError
+from webpd.model import Failure, Skip
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -27,8 +26,9 @@ _MEANINGFUL = frozenset({b"PLTE", b"tRNS", b"cICP", b"iCCP", b"sRGB", b"gAMA", b
 _PIXELS_AND_FRAMES = frozenset({b"IDAT", b"fcTL", b"fdAT"})
 # First column and row of the seven passes of interlacing, and their steps (PNG, 8.1).
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-# The most that a colour profile may inflate to, in bytes: real ones end at some 3 MB (CMYK tables of printers).
-_MAX_PROFILE = 4 << 20
+# The most that a file's texts and colour profile may inflate to, in bytes: real profiles (CMYK tables of printers) end
+# at some 3 MB.
+_MAX_INFLATED = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,26 @@ def read_frames(source: bytes) -> int:
     return max(frames, described)
 
 
+def check_inflated(source: bytes) -> None:
+    """Refuses a file whose texts and profile inflate to more than 4 MiB: a bomb for whoever opens it.
+
+    Raises:
+        RefusedError: ``TOO_LARGE``.
+    """
+    left = _MAX_INFLATED
+    for name, start, end in _chunks(source):
+        if name not in {b"zTXt", b"iTXt", b"iCCP"}:
+            continue
+        inflater = zlib.decompressobj()
+        try:
+            left -= len(inflater.decompress(memoryview(source)[_packed_from(source, name, start, end) : end], left + 1))
+        except zlib.error:
+            continue  # nobody can inflate it
+        if left < 0:
+            what = f"what its {name.decode()} chunk holds inflates to more than {_MAX_INFLATED >> 20} MiB"
+            raise RefusedError(Skip.TOO_LARGE, f"{what}; the original is served")
+
+
 def read(source: bytes) -> Png:
     """Reads the chunks and checks the sums of those that shape the picture.
 
@@ -114,11 +134,7 @@ def read(source: bytes) -> Png:
 
 
 def icc_profile(png: Png) -> bytes:
-    """The inflated colour profile; empty where there is none or it is broken.
-
-    Raises:
-        FailedError: ``DAMAGED`` where it inflates to more than 4 MiB.
-    """
+    """The inflated colour profile; empty where there is none or it is broken. ``check_inflated`` has bounded it."""
     name, _, packed = png.facts.get(b"iCCP", b"").partition(b"\0")
     if not 1 <= len(name) <= 79 or not packed or packed[0]:  # PNG, 11.3.2.3
         return b""
@@ -127,11 +143,9 @@ def icc_profile(png: Png) -> bytes:
         profile = inflater.decompress(packed[1:], 128)
         if profile[36:40] != b"acsp":  # the signature of every ICC profile (ICC.1:2022, 7.2.9)
             return b""
-        profile += inflater.decompress(inflater.unconsumed_tail, _MAX_PROFILE)
+        profile += inflater.decompress(inflater.unconsumed_tail)
     except zlib.error:
         return b""
-    if inflater.unconsumed_tail:
-        raise unsuited("its colour profile inflates to more than 4 MiB")
     return profile if inflater.eof else b""
 
 
@@ -164,8 +178,8 @@ def damaged(why: str) -> FailedError:
     return FailedError(Failure.DAMAGED, f"the PNG is damaged: {why}; upload it again")
 
 
-def unsuited(why: str) -> FailedError:
-    return FailedError(Failure.DAMAGED, f"this PNG can have no sidecar that looks the same: {why}; save it as sRGB")
+def unsuited(why: str) -> UnsuitedError:
+    return UnsuitedError(f"this PNG can have no sidecar that looks the same: {why}; save it as sRGB to change that")
 
 
 def _chunks(source: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -182,6 +196,20 @@ def _chunks(source: bytes) -> Iterator[tuple[bytes, int, int]]:
         if name == b"IEND":
             return
         position = end + 4
+
+
+def _packed_from(source: bytes, name: bytes, start: int, end: int) -> int:
+    """Where in the source the compressed part of the chunk begins; ``end`` where it has none (PNG, 11.3)."""
+    keyword = source.find(b"\0", start, end)
+    if keyword < 0:
+        return end
+    if name != b"iTXt":
+        return keyword + 2  # after the method
+    if source[keyword + 1 : keyword + 2] != b"\1":
+        return end
+    language = source.find(b"\0", keyword + 3, end)
+    translation = source.find(b"\0", language + 1, end) if language >= 0 else -1
+    return translation + 1 if translation >= 0 else end
 
 
 def _checked(source: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from webpd.errors import FailedError, RefusedError, RetryableError
+from webpd.errors import FailedError, RefusedError
 from webpd.model import Job, Picture, Sidecar
 from webpd.tree import naming, sidecar, source
 from webpd.tree.sidecar import Origin
+from webpd.tree.source import ChangedError
 
 
 class Problem(StrEnum):
@@ -71,7 +72,7 @@ class Verifier:
             return Finding(path, Problem.BROKEN, str(error))
         except FileNotFoundError:
             return Finding(path, Standing.GONE)
-        except (OSError, RetryableError, RefusedError) as error:
+        except (OSError, ChangedError, RefusedError) as error:
             return Finding(path, Problem.UNREADABLE, str(error))
 
     def verify_orphan(self, path: str) -> Finding:
