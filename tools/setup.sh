@@ -8,10 +8,10 @@ declare -A packages=(
     [run]="python3 python3-venv libseccomp2"
     [sample]=""
     [check]=""
-    [test]="chromium webp libjpeg-turbo-progs imagemagick libimage-exiftool-perl pngcrush libvips42 sshfs openssh-server procps"
+    [test]="chromium fonts-dejavu-core webp libjpeg-turbo-progs imagemagick pngcrush libgs-common libvips42 procps mount"
     [bench]="webp nodejs npm findutils"
 )
-declare -A extras=([run]="" [sample]="sample" [check]="check,test,bench" [test]="test" [bench]="bench")
+declare -A extras=([run]="" [sample]="sample" [check]="check,test,bench" [test]="chromium fonts-dejavu-core webp libjpeg-turbo-progs imagemagick pngcrush libgs-common libvips42 procps mount" [bench]="bench")
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 

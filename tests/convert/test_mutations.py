@@ -25,7 +25,9 @@ def test_a_mutated_image_is_shown_as_chromium_shows_it_or_not_at_all(chromium: C
     chance = random.Random(_SEED)
     converter = ImageConverter(Encoding(_QUALITY, 2), max_pixels=2_000_000)
     originals = mutations.originals()
-    outcomes = {"converted": 0, "unsuited": 0, Failure.DAMAGED: 0, Skip.NOT_AN_IMAGE: 0, Skip.EMPTY: 0, Skip.TOO_LARGE: 0}
+    outcomes = dict.fromkeys(
+        ("converted", "unsuited", Failure.DAMAGED, Skip.NOT_AN_IMAGE, Skip.EMPTY, Skip.TOO_LARGE), 0
+    )
     pairs: list[tuple[bytes, bytes]] = []
     for number in range(_COUNT):
         mutated = mutations.mutated(originals[number % len(originals)], chance)

@@ -53,7 +53,7 @@ ERRORS = (
     | st.builds(FailedError, st.sampled_from(Failure), st.text())
     | st.builds(UnsuitedError, st.text())
 )
-WORDS = ["picture", "refused", "unsuited", "failed", "detail", "ready", "unfit", "width", "frames", "damaged", "landlock"]
+WORDS = ["picture", "refused", "unsuited", "failed", "detail", "ready", "unfit", "width", "damaged", "landlock"]
 
 
 def as_bytes(frame: Frame) -> bytes:
