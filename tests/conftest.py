@@ -15,6 +15,7 @@ import pytest
 import skimage
 from PIL import Image
 
+from tests.referee import Chromium, open_chromium
 from webpd.convert.frames import Limits
 from webpd.convert.pool import CodecPool
 from webpd.model import Encoding
@@ -52,6 +53,13 @@ def pool() -> Iterator[CodecPool]:
         yield processes
 
 
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Chromium]:
+    """One Chromium for all: what it shows is what counts."""
+    with open_chromium() as browser:
+        yield browser
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a command ended, and what it said."""
@@ -83,6 +91,37 @@ def webpd() -> Callable[..., Ended]:
         return Ended(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What ``webpd convert --json`` told, and the peak of resident memory among all its processes, in MiB."""
+
+    code: int
+    json: Any
+    memory: int
+
+
+# A process counts the memory of the one that it was forked from as its own peak: a small one must start it.
+_LAUNCHER = """
+import os, subprocess, sys
+process = subprocess.Popen(sys.argv[1:])
+_, status, usage = os.wait4(process.pid, 0)
+print(usage.ru_maxrss // 1024, file=sys.stderr)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+def convert_measured(root: Path, *options: str, **environment: str) -> Measured:
+    """Run ``webpd convert`` and measure it."""
+    done = subprocess.run(
+        [sys.executable, "-c", _LAUNCHER, *WEBPD, "convert", "--json", *options, str(root)],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return Measured(done.returncode, json.loads(done.stdout), int(done.stderr))
 
 
 def write(path: Path, data: bytes, mtime: float | None = None) -> Path:

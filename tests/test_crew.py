@@ -1,7 +1,8 @@
-"""Threads that lose nothing, bound what waits, and pass on what went wrong."""
+"""Threads that lose nothing, take nothing before its time, and pass on what went wrong."""
 
 import threading
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,41 +17,35 @@ def test_every_item_is_worked_on_once() -> None:
         with lock:
             done[item] += 1
 
-    crew = Crew(work, 8, "test")
-    for number in range(2000):
-        crew.put(number)
-    assert crew.finish()
+    assert Crew(work, iter(range(2000)), 8, "test").finish()
     assert done == Counter(range(2000))
 
 
-def test_no_more_than_two_items_a_thread_wait() -> None:
-    gate, full = threading.Event(), threading.Event()
+def test_nothing_is_taken_before_there_is_a_thread_for_it() -> None:
+    gate, all_busy = threading.Event(), threading.Event()
     taken = 0
 
-    def work(item: int) -> None:
-        gate.wait()
-
-    def put_all() -> None:
+    def items() -> Iterator[int]:
         nonlocal taken
         for number in range(100):
-            if taken == 9:  # three in work and six that wait: the tenth must find no room
-                full.set()
-            crew.put(number)
-            taken = number + 1
+            taken += 1
+            yield number
 
-    crew = Crew[int](work, 3, "test")
-    feeder = threading.Thread(target=put_all)
-    feeder.start()
-    full.wait()
-    feeder.join(0.1)
-    assert taken == 9
+    def work(item: int) -> None:
+        if item == 2:
+            all_busy.set()
+        gate.wait()
+
+    crew = Crew(work, items(), 3, "test")
+    all_busy.wait()
+    assert not crew.finish(0.05)
+    assert taken == 3
     gate.set()
-    feeder.join()
     assert crew.finish()
     assert taken == 100
 
 
-def test_the_first_error_is_raised_where_items_are_put_in_and_the_rest_is_dropped() -> None:
+def test_the_first_error_of_the_work_stops_the_crew_and_is_raised() -> None:
     done: list[int] = []
 
     def work(item: int) -> None:
@@ -58,15 +53,21 @@ def test_the_first_error_is_raised_where_items_are_put_in_and_the_rest_is_droppe
             raise OSError("no disk")
         done.append(item)
 
-    crew = Crew(work, 1, "test")
-    with pytest.raises(OSError, match="no disk"):  # noqa: PT012 - whether put or finish tells is a matter of time
-        for number in range(1000):
-            crew.put(number)
-        crew.finish()
+    with pytest.raises(OSError, match="no disk"):
+        Crew(work, iter(range(1000)), 1, "test").finish()
     assert done == [0, 1, 2, 3, 4]
 
 
-def test_what_waits_can_be_dropped_and_what_is_in_work_is_finished() -> None:
+def test_an_error_of_the_iterator_is_raised_too() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise OSError("no folder")
+
+    with pytest.raises(OSError, match="no folder"):
+        Crew(lambda _: None, items(), 4, "test").finish()
+
+
+def test_a_stopped_crew_finishes_what_is_in_work_and_takes_no_more() -> None:
     gate, begun = threading.Event(), threading.Event()
     done: list[int] = []
 
@@ -75,11 +76,9 @@ def test_what_waits_can_be_dropped_and_what_is_in_work_is_finished() -> None:
         gate.wait()
         done.append(item)
 
-    crew = Crew(work, 1, "test")
-    for number in range(3):
-        crew.put(number)
+    crew = Crew(work, iter(range(3)), 1, "test")
     begun.wait()
-    crew.drop()
+    crew.stop()
     gate.set()
     assert crew.finish()
     assert done == [0]
@@ -91,9 +90,7 @@ def test_a_thread_that_hangs_is_told_and_not_waited_for() -> None:
     def work(item: int) -> None:
         gate.wait()
 
-    crew = Crew(work, 1, "test")
-    for number in range(3):
-        crew.put(number)
+    crew = Crew(work, iter(range(3)), 1, "test")
     assert not crew.finish(0.05)
     gate.set()
     assert crew.finish()

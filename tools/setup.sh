@@ -11,7 +11,7 @@ declare -A packages=(
     [test]="chromium fonts-dejavu-core webp libjpeg-turbo-progs imagemagick pngcrush libgs-common libvips42 procps mount"
     [bench]="webp nodejs npm findutils"
 )
-declare -A extras=([run]="" [sample]="sample" [check]="check,test,bench" [test]="chromium fonts-dejavu-core webp libjpeg-turbo-progs imagemagick pngcrush libgs-common libvips42 procps mount" [bench]="bench")
+declare -A extras=([run]="" [sample]="sample" [check]="check,test,bench" [test]="test" [bench]="bench")
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 

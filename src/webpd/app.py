@@ -78,7 +78,7 @@ def roots_of(paths: Sequence[str]) -> list[Root]:
 
 
 class Pass:
-    """One pass over the roots: this thread looks, a crew of others works on what it finds.
+    """One pass over the roots: a crew of threads works on what a walk finds.
 
     ``every`` hands on every original that has a sidecar, fresh or not.
     """
@@ -101,19 +101,13 @@ class Pass:
 
     def run(self, jobs: Iterator[Job], work: Callable[[Job], None], pool: CodecPool) -> bool:
         """Work on the jobs; tell whether all were done. An interrupt finishes what is in flight or discards it."""
-        crew = Crew(work, self._threads(), "io")
+        crew = Crew(work, jobs, self._threads(), "io")
         try:
-            for job in jobs:
-                crew.put(job)
             crew.finish()
         except KeyboardInterrupt:
-            crew.drop()
+            crew.stop()
             _wind_down(crew, pool)
             return False
-        except WebpdError:
-            crew.drop()
-            _wind_down(crew, pool)
-            raise
         return True
 
     def _threads(self) -> int:
@@ -223,11 +217,9 @@ def _fsync(settings: Settings, mount: Mount) -> bool:
 
 
 def _wind_down(crew: Crew[Job], pool: CodecPool) -> None:
-    try:
+    with contextlib.suppress(KeyboardInterrupt, WebpdError):  # asked twice: discard what is in flight
         if crew.finish(_GRACE):
             return
-    except (KeyboardInterrupt, WebpdError):
-        pass  # asked twice, or the first error is being raised by now: discard what is in flight
     pool.close()
     with contextlib.suppress(WebpdError):
         crew.finish(_GRACE)

@@ -1,11 +1,9 @@
 """Trees of any size: memory does not follow them."""
 
-import json
 import os
-import subprocess
 from pathlib import Path
 
-from tests.conftest import WEBPD
+from tests.conftest import convert_measured
 
 MTIME = 1_600_000_000
 
@@ -28,16 +26,11 @@ def lay_out(root: Path, entries: int) -> None:
 
 
 def check(root: Path) -> tuple[int, int]:
-    """Return how many images `webpd convert` finds fresh, and the peak of its resident memory in MiB."""
-    process = subprocess.Popen([*WEBPD, "convert", "--json", str(root)], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    told = json.loads(process.stdout.read())
-    process.stdout.close()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0
-    assert told["found"] == told["fresh"]
-    return told["fresh"], usage.ru_maxrss // 1024
+    """Return how many images `webpd convert` finds fresh, all of them, and the peak of its memory in MiB."""
+    done = convert_measured(root)
+    assert done.code == 0
+    assert done.json["found"] == done.json["fresh"]
+    return done.json["fresh"], done.memory
 
 
 def test_a_converted_tree_of_any_size_is_checked_in_the_same_memory(tmp_path: Path, prove: bool) -> None:

@@ -1,18 +1,9 @@
-"""One Chromium for the whole session, and a converter as the service has it."""
-
-from collections.abc import Iterator
+"""A converter as the service has it."""
 
 import pytest
 
-from tests.referee import Chromium, open_chromium
 from webpd.convert.converter import ImageConverter
 from webpd.model import Encoding
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Chromium]:
-    with open_chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="session")

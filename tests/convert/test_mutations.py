@@ -2,46 +2,49 @@
 
 import os
 import random
+from collections import Counter
 from io import BytesIO
+from pathlib import Path
 
 from PIL import Image
 
+from tests.conftest import convert_measured, write
 from tests.convert import mutations
 from tests.convert.animations import differences
 from tests.referee import Chromium, Verdict
 from webpd.convert import jpeg
 from webpd.convert.choice import jpeg_quality
-from webpd.convert.converter import ImageConverter
-from webpd.errors import FailedError, RefusedError, UnsuitedError
-from webpd.model import Encoding, Failure, Skip
 
 _QUALITY = 90
 _COUNT = 5_000 if os.environ.get("PROVE") == "1" else 300
+_MEMORY = "512MiB"
 _SEED = int(os.environ.get("MUTATION_SEED", "20261124"))
 
 
-def test_a_mutated_image_is_shown_as_chromium_shows_it_or_not_at_all(chromium: Chromium) -> None:
+def test_a_mutated_image_is_shown_as_chromium_shows_it_or_not_at_all(chromium: Chromium, tmp_path: Path) -> None:
     print(f"MUTATION_SEED={_SEED}")
     chance = random.Random(_SEED)
-    converter = ImageConverter(Encoding(_QUALITY, 2), max_pixels=2_000_000)
     originals = mutations.originals()
-    outcomes = dict.fromkeys(
-        ("converted", "unsuited", Failure.DAMAGED, Skip.NOT_AN_IMAGE, Skip.EMPTY, Skip.TOO_LARGE), 0
-    )
-    pairs: list[tuple[bytes, bytes]] = []
     for number in range(_COUNT):
-        mutated = mutations.mutated(originals[number % len(originals)], chance)
-        try:
-            pairs.append((mutated, converter.convert(mutated).webp))
-            outcomes["converted"] += 1
-        except UnsuitedError:
-            outcomes["unsuited"] += 1
-        except (FailedError, RefusedError) as error:
-            outcomes[error.reason] += 1
-    print(outcomes)
-    assert sum(outcomes.values()) == _COUNT
+        source = originals[number % len(originals)]
+        suffix = "jpg" if source.startswith(jpeg.SIGNATURE) else "png"
+        write(tmp_path / f"{number % 50}" / f"{number}.{suffix}", mutations.mutated(source, chance))
+    done = convert_measured(
+        tmp_path, "--quality", str(_QUALITY), "--method", "2", WEBPD_MAX_PIXELS="2000000", WEBPD_WORKER_MEMORY=_MEMORY
+    )
+    told = done.json
+    outcomes = Counter(told["skipped"]) + Counter(failure["reason"] for failure in told["failed"])
+    print(f"{told['converted']} converted, {told['kept_original']} kept, {dict(outcomes)}, {done.memory} MiB")
+    assert told["found"] == _COUNT
+    assert (
+        told["found"]
+        == told["converted"] + told["kept_original"] + sum(told["skipped"].values()) + told["failed_total"]
+    )
+    assert {failure["reason"] for failure in told["failed"]} <= {"damaged"}
+    assert done.memory < 512
+    pairs = [(file.with_suffix("").read_bytes(), file.read_bytes()) for file in sorted(tmp_path.rglob("*.webp"))]
     # Enough of the mutations must pass for their pictures to be a test of anything.
-    assert outcomes["converted"] > _COUNT / 10
+    assert len(pairs) == told["converted"] > _COUNT / 10
     verdicts = zip(pairs, chromium.compare_all(pairs), strict=True)
     wrong = [fault for pair, verdict in verdicts for fault in _faults(*pair, verdict, chromium)]
     assert wrong == []

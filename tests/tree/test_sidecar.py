@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
+from tests.referee import Chromium
 from webpd.errors import FailedError
 from webpd.model import Encoding
 from webpd.tree import sidecar
@@ -76,6 +77,18 @@ def test_every_decoder_shows_the_same_pixels_with_the_chunk_as_without(
             for name in ("plain.webp", "marked.webp")
         ]
         assert decoded[0].stdout == decoded[1].stdout
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_chromium_shows_exactly_the_same_with_the_chunk_as_without(
+    kind: str, photograph: Callable[..., bytes], chromium: Chromium
+) -> None:
+    plain = _webp(kind, photograph)
+    marked = sidecar.attach(plain, ORIGIN)
+    assert chromium.show(marked) == chromium.show(plain)
+    assert chromium.show(marked) is not None
+    if kind == "animated":
+        assert chromium.play(marked) == chromium.play(plain)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -49,6 +49,8 @@ DEPTH = 2
 """How many jobs a process may have: one that it works on, one that waits in its pipe."""
 PIPE_SIZE = 1 << 20
 """In bytes; what Linux grants to everybody (/proc/sys/fs/pipe-max-size), and more than a thumbnail has."""
+READ_SIZE = 1 << 17
+"""In bytes, how much is read at once: a thumbnail's answer whole."""
 START_TIMEOUT = 60.0
 """How many seconds a process may take from its start until it is ready."""
 MOST_BAD_STARTS = 3
@@ -80,6 +82,7 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            bufsize=READ_SIZE,
             cwd="/",
             env={},
             start_new_session=True,

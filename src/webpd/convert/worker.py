@@ -42,6 +42,9 @@ SAMPLES = (
 )
 
 
+READ_SIZE = 1 << 18
+"""In bytes, how much is read at once: a thumbnail's request whole."""
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 KEPT_MEMORY = 64 << 20
 """In bytes, how much free memory a process keeps for the next picture instead of giving it back to the kernel."""
@@ -65,7 +68,7 @@ def serve(make_codec: Callable[[Encoding, int], Codec]) -> NoReturn:
     # What a library prints must not get among the answers.
     answers = os.dup(1)
     os.dup2(2, 1)
-    requests = open(0, "rb", closefd=False)  # noqa: SIM115 - lives as long as the process
+    requests = open(0, "rb", READ_SIZE, closefd=False)  # noqa: SIM115 - lives as long as the process
     try:
         _serve(make_codec, orders, requests, answers)
     except MemoryError:
