@@ -55,6 +55,8 @@ class Reader:
 def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Return a function that starts the command; whatever is still there at the end is ended."""
     processes: list[subprocess.Popen[str]] = []
+    # A shell starts what it runs in the background with SIGINT ignored, and children would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def start(*arguments: object) -> subprocess.Popen[str]:
         command = [*WEBPD, *map(str, arguments)]
@@ -62,6 +64,7 @@ def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         return processes[-1]
 
     yield start
+    signal.signal(signal.SIGINT, before)
     for process in processes:
         process.kill()
         process.communicate()
