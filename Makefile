@@ -14,8 +14,8 @@ help: ## Show what there is to make
 run: ## Convert DIR=… (default: a sample tree made of real photographs) and verify the result
 	@tools/setup.sh $(if $(DIR),run,sample)
 	@$(if $(DIR),,.venv/bin/python tools/sample.py $(SAMPLE))
-	.venv/bin/webpd convert $(or $(DIR),$(SAMPLE))
-	.venv/bin/webpd verify $(or $(DIR),$(SAMPLE))
+	.venv/bin/webpd convert "$(or $(DIR),$(SAMPLE))"
+	.venv/bin/webpd verify "$(or $(DIR),$(SAMPLE))"
 
 test: ## Run every check at a small size
 	@tools/setup.sh test

@@ -9,6 +9,11 @@ import pytest
 from webpd.crew import Crew
 
 
+def started(crew: Crew[int]) -> Crew[int]:
+    crew.start()
+    return crew
+
+
 def test_every_item_is_worked_on_once() -> None:
     done: Counter[int] = Counter()
     lock = threading.Lock()
@@ -17,7 +22,7 @@ def test_every_item_is_worked_on_once() -> None:
         with lock:
             done[item] += 1
 
-    assert Crew(work, iter(range(2000)), 8, "test").finish()
+    assert started(Crew(work, iter(range(2000)), 8, "test")).finish()
     assert done == Counter(range(2000))
 
 
@@ -36,7 +41,7 @@ def test_nothing_is_taken_before_there_is_a_thread_for_it() -> None:
             all_busy.set()
         gate.wait()
 
-    crew = Crew(work, items(), 3, "test")
+    crew = started(Crew(work, items(), 3, "test"))
     all_busy.wait()
     assert not crew.finish(0.05)
     assert taken == 3
@@ -54,7 +59,7 @@ def test_the_first_error_of_the_work_stops_the_crew_and_is_raised() -> None:
         done.append(item)
 
     with pytest.raises(OSError, match="no disk"):
-        Crew(work, iter(range(1000)), 1, "test").finish()
+        started(Crew(work, iter(range(1000)), 1, "test")).finish()
     assert done == [0, 1, 2, 3, 4]
 
 
@@ -64,7 +69,7 @@ def test_an_error_of_the_iterator_is_raised_too() -> None:
         raise OSError("no folder")
 
     with pytest.raises(OSError, match="no folder"):
-        Crew(lambda _: None, items(), 4, "test").finish()
+        started(Crew(lambda _: None, items(), 4, "test")).finish()
 
 
 def test_a_stopped_crew_finishes_what_is_in_work_and_takes_no_more() -> None:
@@ -76,7 +81,7 @@ def test_a_stopped_crew_finishes_what_is_in_work_and_takes_no_more() -> None:
         gate.wait()
         done.append(item)
 
-    crew = Crew(work, iter(range(3)), 1, "test")
+    crew = started(Crew(work, iter(range(3)), 1, "test"))
     begun.wait()
     crew.stop()
     gate.set()
@@ -90,7 +95,7 @@ def test_a_thread_that_hangs_is_told_and_not_waited_for() -> None:
     def work(item: int) -> None:
         gate.wait()
 
-    crew = Crew(work, iter(range(3)), 1, "test")
+    crew = started(Crew(work, iter(range(3)), 1, "test"))
     assert not crew.finish(0.05)
     gate.set()
     assert crew.finish()

@@ -41,7 +41,7 @@ class Line:
     def run(self, path: Path, encoding: Encoding = ENCODING, *, dry: bool = False, **options: bool) -> Outcome:
         """Process the original as a scan of its folder gives it."""
         publisher = DryPublisher() if dry else Publisher((33, 33), 0o644, fsync=False)
-        every = options.get("reconvert_changed", False)
+        every = any(options.values())
         looks = list(Scanner(str(path.parent), Exclusion([]), every=every).walk())
         jobs = [job for look in looks for job in look.jobs if job.path == str(path)]
         if not jobs:
@@ -95,6 +95,43 @@ def test_an_overwritten_original_gets_a_new_sidecar(
     assert webp_of(original).read_bytes() != before
 
 
+def test_an_original_rewritten_within_the_same_second_gets_a_new_sidecar(
+    line: Line, original: Path, photograph: Callable[..., bytes]
+) -> None:
+    line.run(original)
+    write(original, photograph(name="coffee.png"), MTIME + 0.25)
+    assert line.run(original).result is Result.CONVERTED
+
+
+def test_a_damaged_sidecar_is_encoded_again_when_only_its_time_seems_wrong(line: Line, original: Path) -> None:
+    line.run(original)
+    good = webp_of(original).read_bytes()
+    write(webp_of(original), good[:100] + bytes(len(good) - 200) + good[-100:], MTIME + 9)
+    assert line.run(original).result is Result.CONVERTED
+    assert sidecar.detach(webp_of(original).read_bytes()) == sidecar.detach(good)
+
+
+def test_half_an_upload_is_looked_at_again_and_not_called_damaged(
+    line: Line, original: Path, photograph: Callable[..., bytes]
+) -> None:
+    whole = photograph(name="coffee.png")
+    write(original, whole[:3000], MTIME)
+    real = line.convert
+
+    def finish_the_upload(data: bytes) -> Converted:
+        write(original, whole, MTIME + 1)
+        return real(data)
+
+    line.convert = finish_the_upload  # type: ignore[method-assign]
+    assert line.run(original).result is Result.CONVERTED
+
+
+def test_a_time_far_in_the_future_harms_nothing(line: Line, original: Path) -> None:
+    os.utime(original, (10_000_000_000, 10_000_000_000))
+    assert line.run(original).result is Result.CONVERTED
+    assert line.run(original).result is Result.FRESH
+
+
 def test_where_only_the_times_differ_the_picture_is_not_encoded_again(line: Line, original: Path) -> None:
     line.run(original)
     picture = sidecar.detach(webp_of(original).read_bytes())
@@ -119,13 +156,19 @@ def test_a_tree_copied_without_its_times_is_cured_without_an_encode(line: Line, 
     assert line.converted == 1
 
 
-@pytest.mark.parametrize("data", [b"merchant's own", b"", b"RIFF\x04\x00\x00\x00WEBP"])
+@pytest.mark.parametrize("data", [b"merchant's own", b"RIFF\x04\x00\x00\x00WEBP"])
 def test_a_foreign_webp_is_left_and_reported(line: Line, original: Path, data: bytes) -> None:
     write(webp_of(original), data, MTIME - 10)
     outcome = line.run(original)
     assert (outcome.result, outcome.reason) == (Result.SKIPPED, Skip.FOREIGN_SIDECAR)
     assert webp_of(original).read_bytes() == data
     assert line.converted == 0
+
+
+def test_an_empty_file_in_the_sidecars_place_as_a_power_cut_leaves_it_is_replaced(line: Line, original: Path) -> None:
+    write(webp_of(original), b"", MTIME)
+    assert line.run(original).result is Result.CONVERTED
+    assert line.run(original).result is Result.FRESH
 
 
 def test_a_folder_or_a_link_in_the_sidecars_place_is_left_and_reported(line: Line, original: Path) -> None:
@@ -135,6 +178,9 @@ def test_a_folder_or_a_link_in_the_sidecars_place_is_left_and_reported(line: Lin
     webp_of(original).symlink_to("/etc/hostname")
     assert line.run(original).reason is Skip.FOREIGN_SIDECAR
     assert webp_of(original).is_symlink()
+    webp_of(original).unlink()
+    os.mkfifo(webp_of(original))
+    assert line.run(original).reason is Skip.FOREIGN_SIDECAR
 
 
 def test_a_copy_of_one_of_our_sidecars_under_another_name_is_foreign(
@@ -148,8 +194,9 @@ def test_a_copy_of_one_of_our_sidecars_under_another_name_is_foreign(
     assert webp_of(other).read_bytes() == copied
 
 
-def test_a_foreign_webp_is_replaced_when_that_is_asked_for(line: Line, original: Path) -> None:
-    write(webp_of(original), b"merchant's own", MTIME - 10)
+@pytest.mark.parametrize("time", [MTIME, MTIME - 10])
+def test_a_foreign_webp_is_replaced_when_that_is_asked_for(line: Line, original: Path, time: float) -> None:
+    write(webp_of(original), b"merchant's own", time)
     assert line.run(original, overwrite_foreign=True).result is Result.CONVERTED
     assert line.run(original).result is Result.FRESH
 

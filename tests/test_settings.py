@@ -49,6 +49,8 @@ def test_values_are_read_as_people_write_them(variable: str, text: str, option: 
         ("WEBPD_METHOD", "7"),
         ("WEBPD_OWNER", "33"),
         ("WEBPD_OWNER", "33:no-such-group"),
+        ("WEBPD_OWNER", "99999999999:33"),
+        ("WEBPD_ROOTS", ""),
         ("WEBPD_MODE", "9"),
         ("WEBPD_MODE", "07777"),
         ("WEBPD_WORKER_MEMORY", "many"),
@@ -77,6 +79,13 @@ def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
     file = str(write(tmp_path / "a.toml", b"quality : 10"))
     with pytest.raises(UsageError, match=r"a\.toml: not valid TOML"):
         load({}, {"WEBPD_CONFIG": file})
+    with pytest.raises(UsageError, match="not valid TOML"):
+        load({}, {}, str(write(tmp_path / "b.toml", b"owner = '\xff'")))
+
+
+def test_a_mode_in_a_file_is_a_string_so_that_no_decimal_number_is_taken_for_one(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="octal mode"):
+        load({}, {}, str(write(tmp_path / "a.toml", b"mode = 644")))
 
 
 def test_roots_inside_one_another_are_refused_also_through_a_link(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """The parts put together: what is started, in which order, and how it is stopped."""
 
 import contextlib
+import logging
 import os
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
@@ -19,6 +21,8 @@ from webpd.tree.publisher import DryPublisher, Publisher, sweep
 from webpd.tree.scanner import Look, Scanner, interleave
 from webpd.tree.verifier import Finding, Verifier
 from webpd.watch.mount import Mount, mount_of
+
+_log = logging.getLogger(__name__)
 
 _NETWORK_THREADS = 64
 _THREADS_PER_WORKER = 4
@@ -41,22 +45,26 @@ class Root:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a conversion would do: originals without a right sidecar and their bytes, and what a sample came to."""
+    """What a conversion would do: originals that need a closer look and their bytes, and what a sample of them came to.
+
+    ``sampled_webp_bytes`` counts an original that would get no sidecar with its own size.
+    """
 
     originals: int
     source_bytes: int
     sampled: int
     sampled_source_bytes: int
     sampled_webp_bytes: int
+    sampled_results: dict[str, int]
 
     @property
     def saved_bytes(self) -> int:
-        """Bytes saved, if the rest is like the sample. Sampled originals that would be kept count with their size."""
+        """Bytes saved, if the rest is like the sample."""
         if not self.sampled_source_bytes:
             return 0
         return round(self.source_bytes * (1 - self.sampled_webp_bytes / self.sampled_source_bytes))
 
-    def as_dict(self) -> dict[str, int]:
+    def as_dict(self) -> dict[str, object]:
         """Return what ``webpd convert --dry-run --json`` prints, bytes throughout."""
         return {**asdict(self), "saved_bytes": self.saved_bytes}
 
@@ -66,6 +74,8 @@ def roots_of(paths: Sequence[str]) -> list[Root]:
 
     Raises ``UsageError`` (nested, or a file that is no JPEG or PNG by its name), ``UnfitError`` (not there).
     """
+    if "" in paths:
+        raise UsageError("PATH: an empty path: is a variable unset?")
     refuse_nested(tuple(paths), "PATH")
     roots = []
     for path in map(os.path.abspath, paths):
@@ -88,12 +98,16 @@ class Pass:
         self.roots = roots
         self.workers = settings.workers or available_cores()
         exclude = naming.Exclusion(settings.exclude)
+        self._stopping = False
         self._scanners = [(root, Scanner(root.path, exclude, every=every)) for root in roots]
 
     def looks(self) -> Iterator[Look]:
         """Look at every directory of every root. Raises ``UnfitError``."""
         for root, scanner in self._scanners:
-            yield from scanner.walk(1 if root.mount.local else _SCAN_THREADS)
+            for look in scanner.walk(1 if root.mount.local else _SCAN_THREADS):
+                if self._stopping:
+                    return
+                yield look
 
     def pool(self) -> CodecPool:
         limits = Limits(self.settings.max_pixels, self.settings.worker_memory, self.settings.job_timeout)
@@ -103,8 +117,10 @@ class Pass:
         """Work on the jobs; tell whether all were done. An interrupt finishes what is in flight or discards it."""
         crew = Crew(work, jobs, self._threads(), "io")
         try:
+            crew.start()
             crew.finish()
         except KeyboardInterrupt:
+            self._stopping = True
             crew.stop()
             _wind_down(crew, pool)
             return False
@@ -120,7 +136,7 @@ def count(settings: Settings, roots: Sequence[Root], *, every: bool) -> Iterator
     """Yield how many images there are to work on, as far as has been seen: a walk of its own, for a progress bar."""
     total = 0
     for look in Pass(settings, roots, every=every).looks():
-        total += len(look.jobs)
+        total += len(look.jobs) + len(look.settled)
         yield total
 
 
@@ -131,7 +147,7 @@ def convert(
 
     Raises ``UnfitError`` where the work could not go on; the summary then tells what was done before.
     """
-    one = Pass(settings, roots, every=reconvert_changed)
+    one = Pass(settings, roots, every=reconvert_changed or overwrite_foreign)
     with one.pool() as pool:
         pipelines = {
             root.path: Pipeline(
@@ -149,7 +165,7 @@ def convert(
             for look in one.looks():
                 summary.add_look(look)
                 for temporary in look.temporary:
-                    sweep(temporary)
+                    _sweep(temporary)
                 yield look
 
         def work(job: Job) -> None:
@@ -164,9 +180,11 @@ def convert(
             summary.interrupt()
 
 
-def estimate(settings: Settings, roots: Sequence[Root], summary: Summary) -> Estimate:
-    """Look at the whole tree and encode a sample of what it lacks; write nothing. Raises ``UnfitError``."""
-    one = Pass(settings, roots)
+def estimate(
+    settings: Settings, roots: Sequence[Root], summary: Summary, *, reconvert_changed: bool, overwrite_foreign: bool
+) -> Estimate:
+    """Look at the whole tree and encode a sample of what needs a closer look; write nothing. Raises ``UnfitError``."""
+    one = Pass(settings, roots, every=reconvert_changed or overwrite_foreign)
     chance = random.Random(0)  # noqa: S311 - a fair sample, the same each time, is all that is asked of it
     sample: list[Job] = []
     originals = size = 0
@@ -180,17 +198,24 @@ def estimate(settings: Settings, roots: Sequence[Root], summary: Summary) -> Est
             elif (place := chance.randrange(originals)) < _SAMPLE:
                 sample[place] = job
     with one.pool() as pool:
-        pipeline = Pipeline(pool, DryPublisher(), settings.encoding, settings.max_source)
-        outcomes: list[Outcome] = []
-        if not one.run(iter(sample), lambda job: outcomes.append(pipeline.process(job)), pool):
+        pipeline = Pipeline(
+            pool,
+            DryPublisher(),
+            settings.encoding,
+            settings.max_source,
+            reconvert_changed=reconvert_changed,
+            overwrite_foreign=overwrite_foreign,
+        )
+        tried: list[tuple[Job, Outcome]] = []
+        if not one.run(iter(sample), lambda job: tried.append((job, pipeline.process(job))), pool):
             summary.interrupt()
-    used = [o for o in outcomes if o.result in {Result.CONVERTED, Result.KEPT_ORIGINAL}]
     return Estimate(
         originals,
         size,
-        len(used),
-        sum(o.source_bytes for o in used),
-        sum(min(o.webp_bytes, o.source_bytes) for o in used),
+        len(tried),
+        sum(job.size for job, _ in tried),
+        sum(o.webp_bytes if o.result is Result.CONVERTED else job.size for job, o in tried),
+        dict(Counter(str(o.result) for _, o in tried)),
     )
 
 
@@ -210,6 +235,13 @@ def verify(settings: Settings, roots: Sequence[Root], report: Callable[[Finding]
                 yield look
 
         return one.run(interleave(looks()), lambda job: report(verifier.verify(job)), pool)
+
+
+def _sweep(temporary: str) -> None:
+    try:
+        sweep(temporary)
+    except WebpdError as error:  # a left-over that stays is no reason to convert nothing
+        _log.warning("left where it is: %s", error)
 
 
 def _fsync(settings: Settings, mount: Mount) -> bool:

@@ -22,6 +22,8 @@ class Crew(Generic[T]):
         self._stopped = False
         self._error: BaseException | None = None
         self._threads = [threading.Thread(target=self._run, name=f"{name}-{n}", daemon=True) for n in range(threads)]
+
+    def start(self) -> None:
         for thread in self._threads:
             thread.start()
 
@@ -32,7 +34,7 @@ class Crew(Generic[T]):
     def finish(self, seconds: float | None = None) -> bool:
         """Wait until all is done, or that long; tell whether it is. Raises what a thread raised."""
         deadline = None if seconds is None else time.monotonic() + seconds
-        for thread in self._threads:
+        for thread in filter(threading.Thread.is_alive, self._threads):
             thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
         if self._error is not None:
             raise self._error
@@ -42,7 +44,7 @@ class Crew(Generic[T]):
         try:
             while not self._stopped:
                 with self._taking:
-                    item = next(self._items, None)
+                    item = None if self._stopped else next(self._items, None)
                 if item is None:
                     return
                 self._work(item)

@@ -1,18 +1,20 @@
 """One original, from its path to its outcome: read, convert, publish. Synchronous: an I/O thread runs it to its end."""
 
-import errno
+import logging
 import os
 import time
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from webpd.convert.result import REVISION, Converted
-from webpd.errors import FailedError, PermanentError, RefusedError, UnsuitedError
+from webpd.errors import FailedError, PermanentError, RefusedError, UnsuitedError, WebpdError
 from webpd.model import Encoding, Failure, Job, Outcome, Result, Sidecar, Skip
 from webpd.tree import naming, sidecar, source
 from webpd.tree.publisher import DryPublisher, Publisher, PublishError
 from webpd.tree.sidecar import Newer, Origin
 from webpd.tree.source import ChangedError, GoneError, Source, Version
+
+_log = logging.getLogger(__name__)
 
 # An original that was different after each of so many conversions is being written all the time.
 _TRIES = 3
@@ -65,6 +67,11 @@ class Pipeline:
             outcome = Outcome(job.path, Result.FAILED, error.reason, str(error))
         except (PublishError, OSError) as error:
             outcome = Outcome(job.path, Result.FAILED, Failure.IO, str(error))
+        except WebpdError:
+            raise
+        except Exception as error:  # a fault of ours: it must cost this image only, and be told
+            _log.exception("%s: unexpected error, please report it", job.path)
+            outcome = Outcome(job.path, Result.FAILED, Failure.CRASHED, f"unexpected: {error!r}")
         return replace(outcome, seconds=time.monotonic() - begun)
 
     def _try(self, job: Job) -> Outcome:
@@ -89,34 +96,41 @@ class Pipeline:
         )
         if old and isinstance(old.origin, Origin):
             same = (old.origin.size, old.origin.digest) == (origin.size, origin.digest)
-            if same and not (self._reconvert_changed and old.origin.fingerprint != origin.fingerprint):
-                return self._redate(original, old)
+            other_settings = self._reconvert_changed and old.origin.fingerprint != origin.fingerprint
+            if same and not other_settings and (outcome := self._redate(original, old)):
+                return outcome
             if not same and not old.belongs and not self._overwrite_foreign:
                 raise _foreign("its chunk tells of another picture or another place")
         else:
             same = False
+        self._publisher.check_writable(os.path.dirname(job.path))
         try:
             converted = self._codecs.convert(original.data)
         except PermanentError:
-            if old and old.belongs and not same:
-                self._publisher.withdraw(naming.sidecar_of(job.path))  # it shows what the original no longer is
+            source.check(original)  # what was read may be half of an upload
+            if old and old.belongs and not same:  # it shows what the original no longer is
+                self._publisher.withdraw(naming.sidecar_of(job.path), old.version)
             raise
         return self._finish(original, old, origin, converted)
 
     def _stays(self, job: Job, old: "_Found") -> bool:
         """Tell whether the file with the sidecar's name is right, or not to be judged by this version."""
-        if old.origin is None and not self._overwrite_foreign:
+        if old.origin is None and old.version.size and not self._overwrite_foreign:
             raise _foreign("it carries no chunk of webpd's")
         if isinstance(old.origin, Origin):
-            return job.sidecar is Sidecar.FRESH and old.belongs and old.origin.fingerprint == self._fingerprint
+            fresh = job.sidecar is Sidecar.FRESH and old.belongs and old.origin.size == job.size
+            return fresh and (not self._reconvert_changed or old.origin.fingerprint == self._fingerprint)
         return isinstance(old.origin, Newer)
 
-    def _redate(self, original: Source, old: "_Found") -> Outcome:
-        """The picture is the same and only times differ (a restore, a copy, a touch): no encode, just the new time."""
-        path = naming.sidecar_of(original.path)
+    def _redate(self, original: Source, old: "_Found") -> Outcome | None:
+        """The picture is the same and only times differ (a restore, a copy, a touch): no encode, just the new time.
+
+        None where the sidecar itself was damaged: it must be encoded again.
+        """
         assert isinstance(old.origin, Origin)  # noqa: S101 - the caller compared its digest
-        with open(path, "rb") as file:
-            data = file.read()
+        data, _ = sidecar.read_whole(naming.sidecar_of(original.path), old.version.size)
+        if not sidecar.is_whole(data):
+            return None
         origin = replace(old.origin, mtime_ns=original.version.mtime_ns)
         self._publisher.publish(original, sidecar.attach(sidecar.detach(data), origin), old.version)
         return Outcome(original.path, Result.FRESH, source_bytes=len(original.data), webp_bytes=len(data))
@@ -127,7 +141,7 @@ class Pipeline:
         if len(data) >= size:
             source.check(original)
             if old and old.belongs:
-                self._publisher.withdraw(naming.sidecar_of(original.path))
+                self._publisher.withdraw(naming.sidecar_of(original.path), old.version)
             return Outcome(original.path, Result.KEPT_ORIGINAL, source_bytes=size, webp_bytes=len(data), picture=facts)
         self._publisher.publish(original, data, old.version if old else None)
         return Outcome(original.path, Result.CONVERTED, source_bytes=size, webp_bytes=len(data), picture=facts)
@@ -147,10 +161,8 @@ def _find(path: str) -> _Found | None:
         origin, stat = sidecar.read(path)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-            raise _foreign("it is not a regular file") from error
-        raise
+    except sidecar.NotRegularError as error:
+        raise _foreign("it is not a regular file") from error
     return _Found(origin, source.version_of(stat), isinstance(origin, Origin) and sidecar.belongs(origin, stat))
 
 

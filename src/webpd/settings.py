@@ -34,6 +34,9 @@ class Owner(NamedTuple):
         return f"{self.uid}:{self.gid}"
 
 
+_NOBODY_AT_ALL = 2**32 - 1  # as chown(2) takes it: "leave as it is"
+
+
 def available_cores() -> int:
     """Cores this process may use: its CPU affinity, cut by a cgroup v2 quota (as ``docker run --cpus`` sets one)."""
     cores = len(os.sched_getaffinity(0))
@@ -65,11 +68,15 @@ def _owner(value: object) -> object:
         gid = int(group) if group.isdecimal() else getgrnam(group).gr_gid
     except KeyError as error:
         raise ValueError(str(error)) from error
+    if max(uid, gid) >= _NOBODY_AT_ALL:
+        raise ValueError(value)
     return Owner(uid, gid)
 
 
 def _mode(value: object) -> object:
-    return int(value, 8) if isinstance(value, str) else value
+    if not isinstance(value, str):  # 644 in a TOML file is a decimal number, and no mode that anybody means
+        raise ValueError(value)  # noqa: TRY004 - pydantic wants this one
+    return int(value, 8)
 
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -101,6 +108,7 @@ class Settings(BaseModel):
         ("/var/www/cdn/upload/resize_cache",),
         "Folders to convert when the command names none.",
         "folders, comma-separated or a JSON list",
+        min_length=1,
     )
     quality: int = _option(
         80,
@@ -133,7 +141,7 @@ class Settings(BaseModel):
     )
     exclude: Annotated[tuple[str, ...], BeforeValidator(_list)] = _option(
         ("resize_cache/webp", "upload/delight.webpconverter", "upload/dev2fun.imagecompress"),
-        "Folders left alone, by the end of their path; * and ? as in a shell.",
+        "Folders left alone, in place of the default ones, by the end of their path; * and ? as in a shell.",
         "patterns, comma-separated or a JSON list",
     )
     max_pixels: int = _option(
@@ -213,9 +221,9 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], file: str | No
 def refuse_nested(roots: tuple[str, ...], where: str) -> None:
     """Raise ``UsageError`` when a root is named twice or lies inside another: its images would be done twice."""
     real = sorted((os.path.realpath(root), root) for root in roots)
-    for outer, named in real:
-        for inner, other in real:
-            if named is not other and (inner == outer or inner.startswith(outer.rstrip("/") + "/")):
+    for place, (outer, named) in enumerate(real):
+        for inner, other in real[place + 1 :]:
+            if inner == outer or inner.startswith(os.path.join(outer, "")):
                 raise UsageError(f"{where}: {other} lies inside {named}: name only the outer one")
 
 
@@ -228,7 +236,7 @@ def _read_file(path: str | None) -> dict[str, object]:
             return tomllib.load(file)
     except OSError as error:
         raise UsageError(f"{path}: the settings file can't be read: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not valid TOML: {error}") from error
 
 

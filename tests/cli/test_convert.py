@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Ended, write
+from webpd.tree import publisher
 
 Webpd = Callable[..., Ended]
 MTIME = 1_600_000_000.5
@@ -133,10 +134,39 @@ def test_a_wrong_value_is_one_line_that_names_it_and_what_is_allowed(
 
 
 def test_nested_folders_are_wrong_usage(webpd: Webpd, tree: Path) -> None:
-    for pair in ((tree, tree / "iblock"), (tree / "iblock", tree), (tree, f"{tree}/.")):
+    for pair in ((tree, tree / "iblock"), (tree / "iblock", tree), (tree, f"{tree}/."), (".", ".")):
         done = webpd("convert", *pair)
         assert done.code == 2
         assert "lies inside" in done.err
+
+
+def test_an_empty_path_and_an_empty_list_of_roots_are_wrong_usage(webpd: Webpd) -> None:
+    assert webpd("convert", "").code == 2
+    assert webpd("convert", WEBPD_ROOTS="").code == 2
+
+
+def test_a_link_to_an_image_can_be_named(webpd: Webpd, tree: Path) -> None:
+    (tree / "link.jpg").symlink_to("iblock/000/80_200_1/photo0.jpg")
+    assert webpd("convert", "--json", tree / "link.jpg").json["converted"] == 1
+
+
+def test_a_left_over_that_cannot_be_removed_does_not_stop_the_pass(webpd: Webpd, tree: Path) -> None:
+    (tree / ".webpd-00000000-1-2-3.tmp").mkdir()
+    odd = write(tree / f".webpd-{publisher._host()}-4194303-1-0.tmp", b"left")
+    subprocess.run(["chattr", "+i", str(odd)], check=True)
+    try:
+        done = webpd("convert", "--json", tree)
+    finally:
+        subprocess.run(["chattr", "-i", str(odd)], check=True)
+    assert (done.code, done.json["converted"]) == (0, 12)
+    assert "left where it is" in done.err
+
+
+def test_a_dry_run_counts_what_the_flags_would_touch(webpd: Webpd, tree: Path) -> None:
+    webpd("convert", tree)
+    told = webpd("convert", "--dry-run", "--json", "--quality", "30", "--reconvert-changed", tree).json
+    assert told["sampled_results"] == {"converted": 12}
+    assert told["saved_bytes"] > 0
 
 
 def test_a_folder_that_is_not_there_is_an_unfit_environment(webpd: Webpd, tmp_path: Path) -> None:

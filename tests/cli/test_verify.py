@@ -43,6 +43,24 @@ def test_a_sidecar_cut_short_or_with_other_bytes_in_it_is_broken_or_stale(webpd:
     assert problems(webpd, tree) == {"0.jpg.webp": "broken", "1.jpg.webp": "broken"}
 
 
+def test_a_sidecar_that_decodes_to_another_picture_than_was_written_is_broken(webpd: Webpd, tree: Path) -> None:
+    webp = tree / "0.jpg.webp"
+    data = webp.read_bytes()
+    write(webp, data[:100] + bytes(len(data) - 200) + data[-100:], MTIME)
+    assert problems(webpd, tree) == {"0.jpg.webp": "broken"}
+
+
+def test_what_is_no_file_in_a_sidecars_place_is_foreign_and_never_read(webpd: Webpd, tree: Path) -> None:
+    for number in range(3):
+        (tree / f"{number}.jpg.webp").unlink()
+    os.mkfifo(tree / "0.jpg.webp")
+    (tree / "1.jpg.webp").mkdir()
+    (tree / "2.jpg.webp").symlink_to("/dev/zero")
+    os.mkfifo(tree / "gone.jpg.webp")
+    told = webpd("verify", "--json", tree)
+    assert (told.code, told.json["right"], told.json["foreign"]) == (0, 1, 4)
+
+
 def test_a_sidecar_of_an_original_that_changed_is_stale_even_if_the_time_is_the_same(
     webpd: Webpd, tree: Path, photograph: Callable[..., bytes]
 ) -> None:

@@ -29,7 +29,9 @@ def test_a_name_must_leave_room_for_the_suffix_in_bytes_not_letters() -> None:
 
 
 def test_excluded_folders_are_matched_by_the_end_of_their_path_in_whole_components() -> None:
-    exclude = naming.Exclusion(["resize_cache/webp", "upload/dev2fun.*"])
+    exclude = naming.Exclusion(["resize_cache/webp", "upload/dev2fun.*", "a*z"])
+    assert "/var/a/b/z" not in exclude
+    assert "/var/abz" in exclude
     assert "/var/www/upload/resize_cache/webp" in exclude
     assert "/var/www/upload/dev2fun.imagecompress" in exclude
     assert "/var/www/upload/resize_cache/webp2" not in exclude

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -198,9 +199,49 @@ def test_an_input_output_error_at_any_call_leaves_nothing_and_names_the_cure(
 
 def test_a_withdrawn_sidecar_is_gone_and_withdrawing_twice_is_no_error(original: Source, plain: Publisher) -> None:
     plain.publish(original, b"webp", None)
-    plain.withdraw(original.path + ".webp")
-    plain.withdraw(original.path + ".webp")
+    version = source.version_of(os.lstat(original.path + ".webp"))
+    plain.withdraw(original.path + ".webp", version)
+    plain.withdraw(original.path + ".webp", version)
     assert names(Path(original.path).parent) == {"a.jpg"}
+
+
+def test_a_webp_that_came_in_place_of_ours_is_not_withdrawn(original: Source, plain: Publisher) -> None:
+    plain.publish(original, b"webp", None)
+    version = source.version_of(os.lstat(original.path + ".webp"))
+    write(Path(original.path + ".webp"), b"merchant's own")
+    with pytest.raises(ChangedError):
+        plain.withdraw(original.path + ".webp", version)
+    assert Path(original.path + ".webp").read_bytes() == b"merchant's own"
+
+
+def test_a_process_that_may_only_chown_gives_sidecars_away(original: Source, tmp_path: Path) -> None:
+    folder = Path(original.path).parent
+    os.chown(folder, 65534, 65534)
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        parent.chmod(0o755)
+    program = (
+        "from webpd.model import Job; from webpd.tree import source; from webpd.tree.publisher import Publisher;"
+        f"original = source.read(Job({original.path!r}, {str(folder)!r}, 1), 99);"
+        "Publisher((33, 33), 0o640, fsync=True).publish(original, b'x', None)"
+    )
+    packages = Path(publisher.__file__).parents[2]
+    user = [
+        "--reuid",
+        "65534",
+        "--regid",
+        "65534",
+        "--clear-groups",
+        "--inh-caps",
+        "+chown",
+        "--ambient-caps",
+        "+chown",
+    ]
+    readable = tmp_path / "packages"
+    shutil.copytree(packages / "webpd", readable / "webpd", ignore=shutil.ignore_patterns("__pycache__"))
+    command = ["setpriv", *user, "/usr/bin/python3", "-c", program]
+    subprocess.run(command, env={"PYTHONPATH": str(readable)}, check=True)
+    status = os.stat(original.path + ".webp")
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (33, 33, 0o640)
 
 
 def _temporary_of(script: str) -> subprocess.Popen[str]:
@@ -235,9 +276,11 @@ def test_a_temporary_file_of_another_host_is_left_until_no_writer_can_live(
 ) -> None:
     file = write(tmp_path / ".webpd-00000000-1-2-3.tmp", b"half")
     odd = write(tmp_path / ".webpd-someone-elses.tmp", b"half")
+    impossible = write(tmp_path / f".webpd-{publisher._host()}-{10**20}-1-0.tmp", b"half")
     sweep(str(file))
     assert file.exists()
     monkeypatch.setattr(publisher, "_OTHER_HOST_AGE", 0)
     sweep(str(file))
     sweep(str(odd))
-    assert names(tmp_path) == {odd.name}
+    sweep(str(impossible))
+    assert names(tmp_path) == {odd.name, impossible.name}

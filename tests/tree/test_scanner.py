@@ -33,10 +33,11 @@ def test_every_original_without_a_sidecar_is_found_at_any_depth(tmp_path: Path, 
     assert sum(look.found for look in looks) == 81
 
 
-def test_a_sidecar_is_fresh_when_it_has_bytes_and_the_times_agree_in_whole_seconds(tmp_path: Path) -> None:
+def test_a_sidecar_is_fresh_when_it_has_bytes_and_the_times_agree_as_far_as_both_tell_them(tmp_path: Path) -> None:
     cases = {
         "same": (1000.0, b"x", 1000.0),
         "same second": (1000.75, b"x", 1000.0),
+        "rewritten in that second": (1000.75, b"x", 1000.25),
         "newer": (1000.0, b"x", 1001.0),
         "older": (1000.0, b"x", 999.0),
         "empty": (1000.0, b"", 1000.0),
@@ -46,7 +47,7 @@ def test_a_sidecar_is_fresh_when_it_has_bytes_and_the_times_agree_in_whole_secon
         write(tmp_path / f"{name}.jpg.webp", data, sidecar)
     jobs, looks = scan(tmp_path)
     assert {name: job.sidecar for name, job in jobs.items()} == dict.fromkeys(
-        ("newer.jpg", "older.jpg", "empty.jpg"), Sidecar.STALE
+        ("rewritten in that second.jpg", "newer.jpg", "older.jpg", "empty.jpg"), Sidecar.STALE
     )
     assert looks[0].fresh == 2
     assert (looks[0].source_bytes, looks[0].webp_bytes) == (16, 2)

@@ -2,6 +2,7 @@
 
 import io
 import subprocess
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -126,9 +127,11 @@ def test_any_origin_survives_the_way_through_the_chunk(origin: Origin) -> None:
 
 
 def test_the_chunk_is_laid_out_as_the_document_says(photograph: Callable[..., bytes]) -> None:
-    tail = sidecar.attach(_webp("lossy", photograph), ORIGIN)[-40:]
+    whole = sidecar.attach(_webp("lossy", photograph), ORIGIN)
+    tail = whole[-40:]
     assert tail[:8] == b"WPDS" + bytes((32, 0, 0, 0))
-    assert tail[8:12] == bytes((1, 0, 0, 0))
+    assert tail[8] == 1
+    assert int.from_bytes(tail[9:12], "little") == zlib.crc32(whole[12:-40]) & 0xFFFFFF
     assert int.from_bytes(tail[12:16], "little") == 163_546
     assert int.from_bytes(tail[16:24], "little", signed=True) == 1_700_000_000_123_456_789
     assert tail[24:32] == b"12345678"
@@ -140,6 +143,21 @@ def test_a_sidecar_can_be_given_another_chunk_in_place_of_its_own(photograph: Ca
     other = Origin(1, 2, b"87654321", b"hgfedcba")
     marked = sidecar.attach(plain, ORIGIN)
     assert sidecar.attach(sidecar.detach(marked), other) == sidecar.attach(plain, other)
+
+
+def test_a_byte_changed_anywhere_in_the_picture_is_noticed(photograph: Callable[..., bytes]) -> None:
+    marked = sidecar.attach(_webp("lossy", photograph), ORIGIN)
+    assert sidecar.is_whole(marked)
+    for place in range(12, len(marked) - 40, 37):
+        assert not sidecar.is_whole(marked[:place] + bytes((marked[place] ^ 1,)) + marked[place + 1 :])
+
+
+def test_a_time_beyond_what_the_chunk_can_say_is_cut_and_harms_nothing(photograph: Callable[..., bytes]) -> None:
+    late = Origin(1, 2**70, b"12345678", b"abcdefgh")
+    marked = sidecar.attach(_webp("lossy", photograph), late)
+    assert sidecar.parse(marked[:12], marked[-CHUNK_SIZE:], len(marked)) == Origin(
+        1, 2**63 - 1, b"12345678", b"abcdefgh"
+    )
 
 
 def test_a_chunk_of_a_later_version_is_known_as_ours(photograph: Callable[..., bytes]) -> None:

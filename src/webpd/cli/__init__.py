@@ -8,7 +8,7 @@ from webpd import __version__
 from webpd.cli.config import config
 from webpd.cli.convert import convert
 from webpd.cli.verify import verify
-from webpd.errors import UnfitError, UsageError
+from webpd.errors import UsageError, WebpdError
 
 cli = typer.Typer(
     name="webpd",
@@ -44,6 +44,6 @@ def main() -> None:
     except UsageError as error:
         typer.echo(f"webpd: {error}", err=True)
         sys.exit(2)
-    except UnfitError as error:
+    except WebpdError as error:  # what is neither the usage nor one image is the environment
         typer.echo(f"webpd: {error}", err=True)
         sys.exit(3)

@@ -77,9 +77,12 @@ def convert(
 
     roots, summary = app.roots_of(paths or settings.roots), Summary()
     if dry_run:
-        _print_estimate(app.estimate(settings, roots, summary), summary, as_json)
+        estimate = app.estimate(
+            settings, roots, summary, reconvert_changed=reconvert_changed, overwrite_foreign=overwrite_foreign
+        )
+        _print_estimate(estimate, summary, as_json)
     else:
-        counts = partial(app.count, settings, roots, every=reconvert_changed)
+        counts = partial(app.count, settings, roots, every=reconvert_changed or overwrite_foreign)
         try:
             with contextlib.nullcontext() if as_json else shown(summary, counts):
                 app.convert(
@@ -89,6 +92,8 @@ def convert(
                     reconvert_changed=reconvert_changed,
                     overwrite_foreign=overwrite_foreign,
                 )
+        except KeyboardInterrupt:
+            summary.interrupt()
         finally:
             _print_summary(summary, as_json)
     if summary.interrupted:
@@ -128,8 +133,9 @@ def _print_estimate(estimate: "Estimate", summary: Summary, as_json: bool) -> No
         typer.echo(json.dumps({"dry_run": True, "found": summary.found, **estimate.as_dict()}))
         return
     typer.echo(f"{summary.found:,} images found, nothing written")
-    typer.echo(f"  to convert  {estimate.originals:>10,}  {decimal(estimate.source_bytes)}")
+    typer.echo(f"  to look at  {estimate.originals:>10,}  {decimal(estimate.source_bytes)}")
     if estimate.sampled:
         share = estimate.saved_bytes / max(1, estimate.source_bytes)
-        text = f"{decimal(estimate.saved_bytes)}, {share:.0%}, by {estimate.sampled:,} of them really encoded"
-        typer.echo(f"  would save  about {text}")
+        results = ", ".join(f"{count:,} {result}" for result, count in sorted(estimate.sampled_results.items()))
+        typer.echo(f"  tried       {estimate.sampled:>10,}  {results}")
+        typer.echo(f"  would save  about {decimal(estimate.saved_bytes)}, {share:.0%}, if the rest is like those tried")

@@ -2,7 +2,6 @@
 
 import fnmatch
 import os
-import re
 from collections.abc import Iterable
 
 SIDECAR = ".webp"
@@ -40,11 +39,14 @@ def is_temporary(name: str) -> bool:
 
 
 class Exclusion:
-    """Folders left alone. A pattern matches the end of a folder's absolute path, whole components at a time."""
+    """Folders left alone. A pattern matches the end of a folder's absolute path, component by component."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
-        sources = [fnmatch.translate("*/" + pattern.strip("/")) for pattern in patterns]
-        self._regex = re.compile("|".join(sources) or r"(?!)")
+        self._patterns = [pattern.strip("/").split("/") for pattern in patterns]
 
     def __contains__(self, directory: str) -> bool:
-        return self._regex.match(directory) is not None
+        parts = directory.split("/")
+        return any(
+            len(pattern) <= len(parts) and all(map(fnmatch.fnmatchcase, parts[-len(pattern) :], pattern))
+            for pattern in self._patterns
+        )

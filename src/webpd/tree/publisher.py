@@ -32,6 +32,8 @@ _CURES = {
     errno.EPERM: "not permitted: check the owner, `lsattr`, and on SSHFS whether the origin's disk is full",
     errno.EIO: "input/output error: check the disk or the mount, and on SSHFS whether the origin's disk is full",
     errno.ENOTCONN: "the mount is dead: mount it again",
+    errno.ENAMETOOLONG: "the path is too long for a file beside it: shorten the folder's name",
+    errno.EMFILE: "too many open files: raise `ulimit -n`, or lower WEBPD_IO_THREADS",
 }
 _NO_IMAGE_CAN_BE_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOTCONN}
 
@@ -83,9 +85,18 @@ class Publisher:
                 raise source.GoneError("the folder went away while the image was converted") from error
             _explain(error, final)
 
-    def withdraw(self, sidecar: str) -> None:
-        """Remove a sidecar of ours that no longer shows its original. Raises ``PublishError``, ``StorageError``."""
+    def check_writable(self, directory: str) -> None:
+        """Raise ``PublishError`` where nothing can be written, before the work is done for nothing."""
+        if not os.access(directory, os.W_OK | os.X_OK) and os.path.isdir(directory):
+            _explain(PermissionError(errno.EACCES, "Permission denied"), directory)
+
+    def withdraw(self, sidecar: str, known: Version) -> None:
+        """Remove a sidecar of ours that no longer shows its original, if it is still this version of it.
+
+        Raises ``ChangedError``, ``PublishError``, ``StorageError``.
+        """
         try:
+            _check_place(sidecar, known)
             os.unlink(sidecar)
         except FileNotFoundError:
             return
@@ -99,34 +110,31 @@ class Publisher:
             view = memoryview(data)
             while view:
                 view = view[os.write(descriptor, view) :]
-            self._set_what_differs(descriptor)
+            status = os.fstat(descriptor)
+            if status.st_mode & 0o7777 != self._mode:
+                os.fchmod(descriptor, self._mode)
             os.utime(descriptor, ns=(mtime_ns, mtime_ns))
+            if self._owner is not None and (status.st_uid, status.st_gid) != self._owner:
+                self._give_away(descriptor, status)  # last: after it CAP_CHOWN alone allows no other change
             if self._fsync:
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
-    def _set_what_differs(self, descriptor: int) -> None:
-        stat = os.fstat(descriptor)
-        if self._owner is not None and (stat.st_uid, stat.st_gid) != self._owner:
-            try:
-                os.fchown(descriptor, *self._owner)
-            except PermissionError:
-                self._warn_once(stat)
-        if stat.st_mode & 0o7777 != self._mode:
-            os.fchmod(descriptor, self._mode)
-
-    def _warn_once(self, stat: os.stat_result) -> None:
-        if not self._warned:
-            self._warned = True
-            assert self._owner is not None  # noqa: S101 - only then is there anything to refuse
-            _log.warning(
-                "sidecars can't be given to %d:%d here (not permitted) and stay with %d:%d; run as root, grant "
-                "CAP_CHOWN, or set WEBPD_OWNER to what you want",
-                *self._owner,
-                stat.st_uid,
-                stat.st_gid,
-            )
+    def _give_away(self, descriptor: int, status: os.stat_result) -> None:
+        assert self._owner is not None  # noqa: S101 - the caller asked
+        try:
+            os.fchown(descriptor, *self._owner)
+        except PermissionError:
+            if not self._warned:
+                self._warned = True
+                _log.warning(
+                    "sidecars can't be given to %d:%d here (not permitted) and stay with %d:%d; run as root, grant "
+                    "CAP_CHOWN, or set WEBPD_OWNER to what you want",
+                    *self._owner,
+                    status.st_uid,
+                    status.st_gid,
+                )
 
 
 class DryPublisher:
@@ -136,7 +144,10 @@ class DryPublisher:
         """Check only that the original is still what was read."""
         source.check(original)
 
-    def withdraw(self, sidecar: str) -> None:
+    def check_writable(self, directory: str) -> None:
+        """Ask for nothing."""
+
+    def withdraw(self, sidecar: str, known: Version) -> None:
         """Leave the sidecar."""
 
 
@@ -164,11 +175,10 @@ def _is_written_now(path: str) -> bool:
     name = os.path.basename(path)
     try:
         host, pid, started, _ = name[len(naming.TEMPORARY_PREFIX) : -len(naming.TEMPORARY_SUFFIX)].split("-")
-        process = int(pid)
-    except ValueError:
+        if host == _host():
+            return _is_alive(int(pid), started)
+    except (ValueError, OverflowError):
         return True  # not a name that we ever gave: let it be
-    if host == _host():
-        return _is_alive(process, started)
     return time.time() - os.lstat(path).st_ctime < _OTHER_HOST_AGE
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from webpd.errors import UnfitError
 from webpd.model import Failure, Job, Outcome, Result, Sidecar, Skip
 from webpd.tree import naming
-from webpd.tree.sidecar import seconds
+from webpd.tree.sidecar import same_time
 
 # Originals of one directory that are handed on together.
 _BATCH = 1024
@@ -65,7 +65,8 @@ class Scanner:
         """
         if os.path.isfile(self.root):
             look = Look(os.path.dirname(self.root))
-            self._judge(look, os.path.basename(self.root), os.path.lexists(naming.sidecar_of(self.root)), link=False)
+            there = os.path.lexists(naming.sidecar_of(self.root))
+            self._judge(look, os.path.basename(self.root), there, os.path.islink(self.root))
             yield look
         elif threads == 1:
             yield from self._walk_here()
@@ -145,7 +146,8 @@ class Scanner:
         except FileNotFoundError:
             return  # gone since the listing
         except OSError as error:
-            look.settled.append(_unreadable(path, error))
+            if not link:  # a link that leads in a circle is one that leads nowhere
+                look.settled.append(_unreadable(path, error))
             return
         if not stat.S_ISREG(original.st_mode):
             return
@@ -171,7 +173,7 @@ def _state(original: os.stat_result, sidecar: os.stat_result | None) -> Sidecar:
     if sidecar is None:
         return Sidecar.ABSENT
     usable = sidecar.st_size > 0 and stat.S_ISREG(sidecar.st_mode)
-    same = seconds(sidecar.st_mtime_ns) == seconds(original.st_mtime_ns)
+    same = same_time(sidecar.st_mtime_ns, original.st_mtime_ns)
     return Sidecar.FRESH if usable and same else Sidecar.STALE
 
 

@@ -1,8 +1,13 @@
 """The chunk by which a sidecar says what it was made from. ``docs/sidecar.md`` documents it byte for byte."""
 
+import contextlib
+import errno
 import hashlib
 import os
+import stat
 import struct
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from webpd.errors import FailedError
@@ -11,12 +16,15 @@ from webpd.model import Encoding, Failure
 FOURCC = b"WPDS"
 VERSION = 1
 
-_PAYLOAD = struct.Struct("<B3xIq8s8s")
+_PAYLOAD = struct.Struct("<B3sIq8s8s")
 _HEADER = struct.Struct("<4sI")
 CHUNK_SIZE = _HEADER.size + _PAYLOAD.size
 
 _ALPHA = 0x10  # flag of VP8X, RFC 9649 section 2.7
 _VP8X_SIZE = 10
+
+_SECOND = 1_000_000_000  # in nanoseconds
+_MOST_MTIME = 2**63 - 1  # in nanoseconds: the year 2262
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +59,25 @@ def fingerprint_of(encoding: Encoding, revision: int) -> bytes:
     return hashlib.blake2b(text.encode("ascii"), digest_size=8).digest()
 
 
-def seconds(mtime_ns: int) -> int:
-    """Return a time as it is compared: in whole seconds, since SSHFS has no others."""
-    return mtime_ns // 1_000_000_000
+class NotRegularError(OSError):
+    """A folder, a link, a pipe or the like has the sidecar's name."""
 
 
-def belongs(origin: Origin, stat: os.stat_result) -> bool:
+def same_time(one_ns: int, other_ns: int) -> bool:
+    """Tell whether two mtimes are one: in whole seconds where either has no others, as on SSHFS."""
+    if one_ns % _SECOND and other_ns % _SECOND:
+        return one_ns == other_ns
+    return one_ns // _SECOND == other_ns // _SECOND
+
+
+def belongs(origin: Origin, status: os.stat_result) -> bool:
     """Tell whether the sidecar is still the file that we published, and not a copy that came here by other hands."""
-    return seconds(origin.mtime_ns) == seconds(stat.st_mtime_ns)
+    return same_time(origin.mtime_ns, status.st_mtime_ns)
+
+
+def is_whole(data: bytes) -> bool:
+    """Tell whether a sidecar's bytes, which end with a chunk, are those that it was published with."""
+    return data[1 - CHUNK_SIZE + _HEADER.size : 4 - CHUNK_SIZE + _HEADER.size] == _checksum(data[12:-CHUNK_SIZE])
 
 
 def attach(webp: bytes, origin: Origin) -> bytes:
@@ -71,7 +90,8 @@ def attach(webp: bytes, origin: Origin) -> bytes:
     body = webp[12 : 8 + int.from_bytes(webp[4:8], "little")]
     if body[:4] != b"VP8X":
         body = _vp8x(body) + body
-    payload = _PAYLOAD.pack(VERSION, origin.size, origin.mtime_ns, origin.digest, origin.fingerprint)
+    mtime = max(-_MOST_MTIME - 1, min(_MOST_MTIME, origin.mtime_ns))
+    payload = _PAYLOAD.pack(VERSION, _checksum(body), origin.size, mtime, origin.digest, origin.fingerprint)
     chunk = _HEADER.pack(FOURCC, len(payload)) + payload
     return b"".join((_HEADER.pack(b"RIFF", 4 + len(body) + len(chunk)), b"WEBP", body, chunk))
 
@@ -90,22 +110,51 @@ def parse(head: bytes, tail: bytes, size: int) -> Origin | Newer | None:
         return None
     if int.from_bytes(head[4:8], "little") + 8 != size or _HEADER.unpack_from(tail) != (FOURCC, _PAYLOAD.size):
         return None
-    version, length, mtime_ns, digest, fingerprint = _PAYLOAD.unpack_from(tail, _HEADER.size)
+    version, _, length, mtime_ns, digest, fingerprint = _PAYLOAD.unpack_from(tail, _HEADER.size)
     if version > VERSION:
         return Newer(version)
     return Origin(length, mtime_ns, digest, fingerprint)
 
 
 def read(path: str) -> tuple[Origin | Newer | None, os.stat_result]:
-    """Return what the chunk of the file at ``path`` says, and the file's stat. Reads 52 bytes. Raises ``OSError``."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    try:
-        stat = os.fstat(descriptor)
+    """Return what the chunk of the file at ``path`` says, and the file's stat. Reads 52 bytes.
+
+    Raises ``NotRegularError``, ``OSError``.
+    """
+    with _opened(path) as (descriptor, status):
         head = os.pread(descriptor, 12, 0)
-        tail = os.pread(descriptor, CHUNK_SIZE, max(0, stat.st_size - CHUNK_SIZE))
+        tail = os.pread(descriptor, CHUNK_SIZE, max(0, status.st_size - CHUNK_SIZE))
+    return parse(head, tail, status.st_size), status
+
+
+def read_whole(path: str, most: int) -> tuple[bytes, os.stat_result]:
+    """Return all bytes of the file at ``path``, ``most`` at the most, and its stat.
+
+    Raises ``NotRegularError``, ``OSError``.
+    """
+    with _opened(path) as (descriptor, status), open(descriptor, "rb", closefd=False) as file:
+        return file.read(most), status
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[tuple[int, os.stat_result]]:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise NotRegularError(error.errno, "not a regular file", path) from error
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise NotRegularError(errno.EINVAL, "not a regular file", path)
+        yield descriptor, status
     finally:
         os.close(descriptor)
-    return parse(head, tail, stat.st_size), stat
+
+
+def _checksum(body: bytes) -> bytes:
+    return (zlib.crc32(body) & 0xFFFFFF).to_bytes(3, "little")
 
 
 def _vp8x(body: bytes) -> bytes:

@@ -81,4 +81,5 @@ def _read_all(descriptor: int, size: int) -> bytes:
 
 
 def _inside(path: str, root: str) -> bool:
-    return path.startswith(os.path.join(os.path.realpath(root), ""))
+    real = os.path.realpath(root)
+    return path == real or path.startswith(os.path.join(real, ""))

@@ -9,7 +9,7 @@ from webpd.errors import FailedError, RefusedError
 from webpd.model import Job, Picture, Sidecar
 from webpd.tree import naming, sidecar, source
 from webpd.tree.sidecar import Origin
-from webpd.tree.source import ChangedError
+from webpd.tree.source import ChangedError, GoneError
 
 
 class Problem(StrEnum):
@@ -60,18 +60,18 @@ class Verifier:
         if job.sidecar is Sidecar.ABSENT:
             return Finding(job.path, Standing.WITHOUT)
         try:
-            with open(path, "rb") as file:
-                data = file.read()
-            mtime = os.stat(path).st_mtime_ns
+            data, status = sidecar.read_whole(path, self._max_source)
             origin = sidecar.parse(data[:12], data[-sidecar.CHUNK_SIZE :], len(data))
             self._codecs.inspect(data)
             if not isinstance(origin, Origin):
                 return Finding(path, Standing.FOREIGN)
-            return self._compare(job, path, data, origin, mtime)
+            return self._compare(job, path, data, origin, status.st_mtime_ns)
         except FailedError as error:
-            return Finding(path, Problem.BROKEN, str(error))
-        except FileNotFoundError:
-            return Finding(path, Standing.GONE)
+            return Finding(path, Problem.BROKEN, f"{error}; delete it, and `webpd convert` makes another")
+        except sidecar.NotRegularError:
+            return Finding(path, Standing.FOREIGN)
+        except (FileNotFoundError, GoneError):
+            return Finding(path, Standing.GONE)  # deleted since the listing: the next look tells of what is left
         except (OSError, ChangedError, RefusedError) as error:
             return Finding(path, Problem.UNREADABLE, str(error))
 
@@ -83,18 +83,26 @@ class Verifier:
                 return Finding(path, Standing.FOREIGN)  # the original is no file that webpd converts
         except FileNotFoundError:
             return Finding(path, Standing.GONE)
+        except sidecar.NotRegularError:
+            return Finding(path, Standing.FOREIGN)
         except OSError as error:
             return Finding(path, Problem.UNREADABLE, str(error))
         if isinstance(origin, Origin) and sidecar.belongs(origin, stat):
-            return Finding(path, Problem.ORPHANED, "its original is gone")
+            return Finding(path, Problem.ORPHANED, "its original is gone: delete it")
         return Finding(path, Standing.FOREIGN)
 
     def _compare(self, job: Job, path: str, data: bytes, origin: Origin, mtime: int) -> Finding:
         original = source.read(job, self._max_source)
-        if sidecar.seconds(mtime) != sidecar.seconds(original.version.mtime_ns):
+        if not sidecar.is_whole(data):
+            return Finding(
+                path, Problem.BROKEN, "its bytes are not those that were written: delete it and convert again"
+            )
+        if not sidecar.same_time(mtime, original.version.mtime_ns):
             return Finding(path, Problem.STALE, "its time is not that of the original: `webpd convert` mends it")
         if (origin.size, origin.digest) != (len(original.data), sidecar.digest_of(original.data)):
-            return Finding(path, Problem.STALE, "it was made from other bytes than the original has now")
+            return Finding(
+                path, Problem.STALE, "it shows other bytes than the original has now: delete it and convert again"
+            )
         if len(data) >= len(original.data):
             return Finding(path, Problem.LARGER, f"{len(data)} bytes for an original of {len(original.data)}")
         return Finding(path, Standing.RIGHT)
