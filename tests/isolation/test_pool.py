@@ -2,7 +2,6 @@
 
 import io
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -416,13 +415,3 @@ def test_a_missing_interpreter_is_told() -> None:
         pytest.raises(UnfitError, match="No such file"),
     ):
         pool.ready()
-
-
-def test_a_service_out_of_descriptors_says_so() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 1, hard))
-    try:
-        with poisoned_pool() as pool, pytest.raises(UnfitError, match="Too many open files"):
-            pool.ready()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

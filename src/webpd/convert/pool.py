@@ -310,12 +310,7 @@ class CodecPool:
             worker.clock(self._limits.job_timeout)
             if not (seal.landlock and seal.seccomp) and not self._warned:
                 self._warned = True
-                _log.warning(
-                    "codec processes are not fully sealed (Landlock: %s, seccomp: %s): use a kernel with both, and "
-                    "install libseccomp2",
-                    "yes" if seal.landlock else "no",
-                    "yes" if seal.seccomp else "no",
-                )
+                _log.warning("codec processes are not fully sealed: use a kernel with Landlock, install libseccomp2")
 
     def _bad_start(self, what: str) -> None:
         with self._lock:
