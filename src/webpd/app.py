@@ -1,12 +1,15 @@
 """The parts put together: what is started, in which order, and how it is stopped."""
 
+import asyncio
 import contextlib
 import logging
 import os
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 from webpd.convert.frames import Limits
 from webpd.convert.pool import CodecPool
@@ -17,10 +20,11 @@ from webpd.pipeline import Pipeline
 from webpd.settings import Settings, available_cores, refuse_nested
 from webpd.summary import Summary
 from webpd.tree import naming
+from webpd.tree.pruner import Pruner, PruningPass, Report
 from webpd.tree.publisher import DryPublisher, Publisher, sweep
 from webpd.tree.scanner import Look, Scanner, interleave
 from webpd.tree.verifier import Finding, Verifier
-from webpd.watch.mount import Mount, mount_of
+from webpd.watch.mount import Mount, cache_time, mount_of
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +37,11 @@ _GRACE = 5.0
 
 # Images that a dry run really encodes.
 _SAMPLE = 200
+
+# The least time between two looks at what is to be removed, in seconds.
+_SECOND_LOOK = 2.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +122,9 @@ class Pass:
         limits = Limits(self.settings.max_pixels, self.settings.worker_memory, self.settings.job_timeout)
         return CodecPool(self.settings.encoding, limits, self.workers)
 
-    def run(self, jobs: Iterator[Job], work: Callable[[Job], None], pool: CodecPool) -> bool:
-        """Work on the jobs; tell whether all were done. An interrupt finishes what is in flight or discards it."""
-        crew = Crew(work, jobs, self._threads(), "io")
+    def run(self, items: Iterator[T], work: Callable[[T], None], pool: CodecPool | None = None) -> bool:
+        """Work on the items; tell whether all were done. An interrupt finishes what is in flight or discards it."""
+        crew = Crew(work, items, self._threads(), "io")
         try:
             crew.start()
             crew.finish()
@@ -237,6 +246,64 @@ def verify(settings: Settings, roots: Sequence[Root], report: Callable[[Finding]
         return one.run(interleave(looks()), lambda job: report(verifier.verify(job)), pool)
 
 
+def prune(settings: Settings, roots: Sequence[Root], report: Report, *, remove: bool, everything: bool) -> bool:
+    """Look for sidecars of ours whose original is gone; with ``remove`` remove them. Tell whether all was done.
+
+    ``everything`` removes them even where no original is left. ``report`` is called from any thread. Raises
+    ``UnfitError``.
+    """
+    for root in roots:
+        one = Pass(settings, [root])
+        pruner = Pruner(root.path, Publisher(settings.owner, settings.mode, fsync=False))
+        scanner = Scanner(root.path, naming.Exclusion(settings.exclude))
+        looks = PruningPass(scanner, pruner, report, young=settings.prune_folders_after)
+        if not one.run(one.looks(), looks.first):
+            return False
+        if not remove or not looks.orphans:
+            continue
+        if not looks.images and not everything:
+            raise UnfitError(
+                f"{root.path}: not one original is left, but {looks.orphans:,} sidecars: is all mounted that should "
+                "be? Nothing was removed here; `webpd prune --yes --all` removes them"
+            )
+        time.sleep(_second_look_after(settings, root.mount))
+        if not one.run(looks.folders(), looks.second):
+            return False
+    return True
+
+
+def _second_look_after(settings: Settings, mount: Mount) -> float:
+    return max(_SECOND_LOOK, cache_time(mount) if settings.cache_time is None else settings.cache_time)
+
+
+def run(settings: Settings, paths: Sequence[str] | None, load: Callable[[], Settings], *, once: bool) -> bool:
+    """Run the service on the paths, or else on the settings' roots, until it is told to stop.
+
+    ``load`` returns the settings as they are now. Tell whether every image came out well; without ``once`` that is not
+    asked. Raises ``WebpdError``.
+    """
+    # Here, since a single pass needs none of the libraries behind it.
+    from webpd.service.service import Service  # noqa: PLC0415
+    from webpd.telemetry import log  # noqa: PLC0415
+    from webpd.telemetry.metrics import Metrics  # noqa: PLC0415
+
+    metrics = Metrics()
+    following: Settings | None = settings
+    while following is not None:
+        settings = following
+        log.configure(settings.log_format)
+
+        async def live(settings: Settings) -> tuple[Settings | None, bool]:
+            service = Service(settings, paths or settings.roots, metrics, load, once=once)
+            return await service.run(), service.stuck
+
+        following, stuck = asyncio.run(live(settings))
+        if stuck:
+            logging.shutdown()
+            os._exit(0)  # the interpreter would wait for threads that hang in a mount
+    return not once or not metrics.outcomes[Result.FAILED]
+
+
 def _sweep(temporary: str) -> None:
     try:
         sweep(temporary)
@@ -248,10 +315,12 @@ def _fsync(settings: Settings, mount: Mount) -> bool:
     return mount.local if settings.fsync == "auto" else settings.fsync == "always"
 
 
-def _wind_down(crew: Crew[Job], pool: CodecPool) -> None:
+def _wind_down(crew: Crew[T], pool: CodecPool | None) -> None:
     with contextlib.suppress(KeyboardInterrupt, WebpdError):  # asked twice: discard what is in flight
         if crew.finish(_GRACE):
             return
+    if pool is None:
+        return
     pool.close()
     with contextlib.suppress(WebpdError):
         crew.finish(_GRACE)

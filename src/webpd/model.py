@@ -73,12 +73,14 @@ class Sidecar(StrEnum):
 class Job:
     """One original to look at: its path, and the root (an absolute path) that it belongs to.
 
-    ``size`` is in bytes, as of the listing; ``link`` says that the original is a symbolic link.
+    ``size`` (bytes) and ``mtime_ns`` (nanoseconds) are as of the look at it; ``link`` says that the original is a
+    symbolic link.
     """
 
     path: str
     root: str
     size: int
+    mtime_ns: int = 0
     sidecar: Sidecar = Sidecar.ABSENT
     link: bool = False
 

@@ -1,15 +1,20 @@
-"""One original, from its path to its outcome: read, convert, publish. Synchronous: an I/O thread runs it to its end."""
+"""One original, from its path to its outcome: read, convert, publish. Synchronous: an I/O thread runs it to its end.
+
+``Pipeline.process`` makes an outcome of whatever happens, for a single pass. ``Pipeline.attempt`` is for who can come
+again: it raises what may pass.
+"""
 
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from webpd.convert.result import REVISION, Converted
 from webpd.errors import FailedError, PermanentError, RefusedError, UnsuitedError, WebpdError
 from webpd.model import Encoding, Failure, Job, Outcome, Result, Sidecar, Skip
-from webpd.tree import naming, sidecar, source
+from webpd.tree import bitrix, naming, sidecar, source
 from webpd.tree.publisher import DryPublisher, Publisher, PublishError
 from webpd.tree.sidecar import Newer, Origin
 from webpd.tree.source import ChangedError, GoneError, Source, Version
@@ -25,6 +30,10 @@ class Codecs(Protocol):
 
     def convert(self, source: bytes) -> Converted:
         """Raises ``RefusedError``, ``FailedError``."""
+
+
+class UnsettledError(ChangedError):
+    """The original may not be what it is going to be; to be looked at again some time later."""
 
 
 class Pipeline:
@@ -58,39 +67,62 @@ class Pipeline:
         """
         begun = time.monotonic()
         try:
-            outcome = self._try(job)
-        except RefusedError as error:
-            outcome = Outcome(job.path, Result.SKIPPED, error.reason, str(error))
-        except UnsuitedError as error:
-            outcome = Outcome(job.path, Result.KEPT_ORIGINAL, detail=str(error))
-        except FailedError as error:
-            outcome = Outcome(job.path, Result.FAILED, error.reason, str(error))
+            outcome = self._persist(job)
         except (PublishError, OSError) as error:
             outcome = Outcome(job.path, Result.FAILED, Failure.IO, str(error))
-        except WebpdError:
-            raise
-        except Exception as error:  # a fault of ours: it must cost this image only, and be told
-            _log.exception("%s: unexpected error, please report it", job.path)
-            outcome = Outcome(job.path, Result.FAILED, Failure.CRASHED, f"unexpected: {error!r}")
         return replace(outcome, seconds=time.monotonic() - begun)
 
-    def _try(self, job: Job) -> Outcome:
+    def attempt(self, job: Job, *, believed: bool) -> Outcome:
+        """Do the job once, if the original is still what the job says: seen twice alike, it has settled.
+
+        An original larger than Bitrix's folder allows is only converted when it is ``believed``. Raises
+        ``UnsettledError``, ``ChangedError`` and ``GoneError``; ``OSError``, ``PublishError`` and ``UnfitError`` where
+        the file system is in the way; and whatever the codecs raise when they are closed.
+        """
+        begun = time.monotonic()
+
+        def settled(original: Source) -> None:
+            if (original.version.size, original.version.mtime_ns) != (job.size, job.mtime_ns):
+                raise ChangedError("the original changed since it was looked at")
+            if not believed and bitrix.oversized(job.path, original.data):
+                raise UnsettledError("the picture is larger than its folder allows: a thumbnail may replace it")
+
+        return replace(self._judged(job, settled), seconds=time.monotonic() - begun)
+
+    def _persist(self, job: Job) -> Outcome:
         for _ in range(_TRIES):
             try:
-                return self._once(job)
+                return self._judged(job, lambda _: None)
             except GoneError as error:
-                raise RefusedError(Skip.CHANGED, str(error)) from error
+                return Outcome(job.path, Result.SKIPPED, Skip.CHANGED, str(error))
             except ChangedError as error:
                 last = error
                 there = os.path.lexists(naming.sidecar_of(job.path))
                 job = replace(job, sidecar=Sidecar.STALE if there else Sidecar.ABSENT)
-        raise RefusedError(Skip.CHANGED, f"{last} ({_TRIES} times)") from last
+        return Outcome(job.path, Result.SKIPPED, Skip.CHANGED, f"{last} ({_TRIES} times)")
 
-    def _once(self, job: Job) -> Outcome:
+    def _judged(self, job: Job, settled: Callable[[Source], None]) -> Outcome:
+        """Do the job once; make an outcome of what will be the same the next time."""
+        try:
+            return self._once(job, settled)
+        except RefusedError as error:
+            return Outcome(job.path, Result.SKIPPED, error.reason, str(error))
+        except UnsuitedError as error:
+            return Outcome(job.path, Result.KEPT_ORIGINAL, detail=str(error))
+        except FailedError as error:
+            return Outcome(job.path, Result.FAILED, error.reason, str(error))
+        except (WebpdError, OSError):
+            raise
+        except Exception as error:  # a fault of ours: it must cost this image only, and be told
+            _log.exception("%s: unexpected error, please report it", job.path)
+            return Outcome(job.path, Result.FAILED, Failure.CRASHED, f"unexpected: {error!r}")
+
+    def _once(self, job: Job, settled: Callable[[Source], None]) -> Outcome:
         old = None if job.sidecar is Sidecar.ABSENT else _find(naming.sidecar_of(job.path))
         if old and self._stays(job, old):
             return Outcome(job.path, Result.FRESH)
         original = source.read(job, self._max_source)
+        settled(original)
         origin = Origin(
             len(original.data), original.version.mtime_ns, sidecar.digest_of(original.data), self._fingerprint
         )

@@ -95,6 +95,38 @@ def _auto(value: object) -> object:
     return None if value == "auto" else value
 
 
+def _auto_duration(value: object) -> object:
+    return None if value == "auto" else _duration(value)
+
+
+class Address(NamedTuple):
+    """Where to listen: a host's name or address, and a TCP port (0: any that is free)."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _address(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if value == "off":
+        return None
+    host, colon, port = value.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65_535:
+        raise ValueError(value)
+    return Address(host.strip("[]") or "127.0.0.1", int(port))
+
+
+_RATE = r"[1-9]\d{0,8}/(second|minute|hour|day)"
+
+
+def _rate(value: object) -> object:
+    return None if value == "none" else value
+
+
 def _option(default: Any, help_: str, allowed: str, **bounds: Any) -> Any:
     return Field(default, description=help_, json_schema_extra={"allowed": allowed}, **bounds)
 
@@ -161,9 +193,97 @@ class Settings(BaseModel):
         60.0, "Longest time for one picture, in seconds.", "a time from 1 to 3600 s, such as 60 or 2m", ge=1, le=3600
     )
 
+    state_dir: Annotated[str | None, BeforeValidator(_auto)] = _option(
+        None,
+        "Folder for what `webpd run` remembers; auto: systemd's STATE_DIRECTORY, else /var/lib/webpd for root and "
+        "~/.local/state/webpd for others.",
+        "auto, or a folder",
+        min_length=1,
+    )
+    watch: Literal["auto", "inotify", "poll"] = _option(
+        "auto",
+        "How to hear of changes beside polling; auto: inotify where the file system reports all changes.",
+        "auto, inotify or poll",
+    )
+    poll_interval: Annotated[float, BeforeValidator(_duration)] = _option(
+        5.0,
+        "Seconds between two looks at the mtimes of all folders; stretched so that they take at most 2 % of a core.",
+        "a time from 0.1 s to 1d, such as 5 or 1m",
+        ge=0.1,
+        le=86_400,
+    )
+    full_interval: Annotated[float, BeforeValidator(_duration)] = _option(
+        3600.0,
+        "Seconds between two passes that list every folder, for files overwritten in place; stretched likewise.",
+        "a time from 1 s to 30d, such as 1h",
+        ge=1,
+        le=30 * 86_400,
+    )
+    settle: Annotated[float, BeforeValidator(_duration)] = _option(
+        1.0,
+        "Seconds that a file must stay as it is before it is read; at least 1 where mtimes have whole seconds.",
+        "a time from 0 to 1h, such as 1 or 0.5s",
+        ge=0,
+        le=3600,
+    )
+    cache_time: Annotated[float | None, BeforeValidator(_auto_duration)] = _option(
+        None,
+        "Seconds for which a network mount may answer from its cache; auto: what the mount says, else its default.",
+        "auto, or a time from 0 to 1h",
+        ge=0,
+        le=3600,
+    )
+    rate_limit: Annotated[str | None, BeforeValidator(_rate)] = _option(
+        None,
+        "Most images that `webpd run` converts in a time.",
+        "none, or NUMBER/second, /minute, /hour or /day, such as 600/minute",
+        pattern=f"^{_RATE}$",
+    )
+    prune_after: Annotated[float, BeforeValidator(_duration)] = _option(
+        60.0,
+        "Seconds for which an original must have been gone before its sidecar is removed.",
+        "a time from 1 s to 30d, such as 60 or 1h",
+        ge=1,
+        le=30 * 86_400,
+    )
+    prune_folders_after: Annotated[float, BeforeValidator(_duration)] = _option(
+        600.0,
+        "Seconds of quiet after which an empty folder goes that sidecars were removed from.",
+        "a time from 1 s to 30d, such as 10m",
+        ge=1,
+        le=30 * 86_400,
+    )
+    prune_share: int = _option(
+        20,
+        "Most sidecars of a root, in percent (100 sidecars in any case), that may be removed at once; 0: never any.",
+        "a whole number, 0 to 100",
+        ge=0,
+        le=100,
+    )
+    health_address: Annotated[Address | None, BeforeValidator(_address)] = _option(
+        Address("127.0.0.1", 8088), "Where `webpd run` answers for its health.", "HOST:PORT, or off"
+    )
+    metrics_address: Annotated[Address | None, BeforeValidator(_address)] = _option(
+        Address("127.0.0.1", 9101), "Where `webpd run` answers Prometheus.", "HOST:PORT, or off"
+    )
+    shutdown_timeout: Annotated[float, BeforeValidator(_duration)] = _option(
+        20.0,
+        "Seconds that `webpd run` waits for the images in flight when it is told to stop.",
+        "a time from 0 to 1h, such as 20",
+        ge=0,
+        le=3600,
+    )
+    log_format: Literal["auto", "json", "console"] = _option(
+        "auto", "How `webpd run` logs; auto: for people on a terminal, else JSON.", "auto, json or console"
+    )
+
     @property
     def encoding(self) -> Encoding:
         return Encoding(self.quality, self.method)
+
+
+# What stands for None, where that is not "auto".
+_NONE = {"owner": "keep", "rate_limit": "none", "health_address": "off", "metrics_address": "off"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +299,10 @@ def shown(name: str, value: object) -> str:
     """Return the value of the option as one would write it in the environment."""
     if name == "mode":
         return f"0{value:o}"
-    if name == "owner":
-        return "keep" if value is None else str(value)
     if value is None:
-        return "auto"
+        return _NONE.get(name, "auto")
+    if isinstance(value, (Owner, Address)):
+        return str(value)
     if isinstance(value, ByteSize):
         return value.human_readable(separator="")
     if isinstance(value, tuple):

@@ -7,6 +7,8 @@ import typer
 from webpd import __version__
 from webpd.cli.config import config
 from webpd.cli.convert import convert
+from webpd.cli.prune import prune
+from webpd.cli.run import run
 from webpd.cli.verify import verify
 from webpd.errors import UsageError, WebpdError
 
@@ -18,7 +20,9 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 cli.command()(convert)
+cli.command()(run)
 cli.command()(verify)
+cli.command()(prune)
 cli.command()(config)
 
 

@@ -39,12 +39,18 @@ def is_temporary(name: str) -> bool:
 
 
 class Exclusion:
-    """Folders left alone. A pattern matches the end of a folder's absolute path, component by component."""
+    """Folders left alone. A pattern matches the end of a folder's absolute path, component by component.
 
-    def __init__(self, patterns: Iterable[str]) -> None:
+    ``apart`` are absolute paths of further ones.
+    """
+
+    def __init__(self, patterns: Iterable[str], apart: Iterable[str] = ()) -> None:
         self._patterns = [pattern.strip("/").split("/") for pattern in patterns]
+        self._apart = frozenset(apart)
 
     def __contains__(self, directory: str) -> bool:
+        if directory in self._apart:
+            return True
         parts = directory.split("/")
         return any(
             len(pattern) <= len(parts) and all(map(fnmatch.fnmatchcase, parts[-len(pattern) :], pattern))

@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Iterator
 from typing import NoReturn
 
 from webpd.errors import RetryableError, UnfitError
@@ -47,16 +48,20 @@ class StorageError(UnfitError):
 
 
 class Publisher:
-    """Writes sidecars of one owner and mode. Thread-safe.
+    """Writes sidecars of one owner and mode below one root. Thread-safe.
 
-    ``owner`` is (uid, gid), or None to leave it. ``fsync`` makes each sidecar durable before it is named.
+    ``owner`` is (uid, gid), or None to leave it. ``fsync`` makes each sidecar durable before it is named. ``bare`` is
+    the device that the root's folders are on while its file system is not mounted; nothing is ever written there.
     """
 
-    def __init__(self, owner: tuple[int, int] | None, mode: int, *, fsync: bool) -> None:
+    def __init__(self, owner: tuple[int, int] | None, mode: int, *, fsync: bool, bare: int | None = None) -> None:
         self._owner = owner
         self._mode = mode
         self._fsync = fsync
-        self._warned = False
+        self._bare = bare
+        # What a mount has refused once it is not asked again: on a network each call is a round trip.
+        self._keeps_owner = False
+        self._refused = False
         self._prefix = f"{naming.TEMPORARY_PREFIX}{_host()}-{os.getpid()}-{_started(os.getpid())}-"
         self._numbers = itertools.count()
 
@@ -66,28 +71,32 @@ class Publisher:
         Raises ``ChangedError`` or ``GoneError`` when the original is not what was read or something else has the
         sidecar's name by now, ``PublishError``, ``StorageError``.
         """
-        final = naming.sidecar_of(original.path)
-        temporary = os.path.join(
-            os.path.dirname(final), f"{self._prefix}{next(self._numbers)}{naming.TEMPORARY_SUFFIX}"
-        )
+        directory, name = os.path.split(original.path)
+        final = naming.sidecar_of(name)
+        temporary = f"{self._prefix}{next(self._numbers)}{naming.TEMPORARY_SUFFIX}"
         try:
-            try:
-                self._write(temporary, data, original.version.mtime_ns)
-                source.check(original)
-                _check_place(final, replaces)
-                os.rename(temporary, final)
-            except BaseException:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(temporary)
-                raise
+            with self._opened(directory) as folder:
+                try:
+                    self._write(folder, temporary, data, original.version.mtime_ns)
+                    source.check(original)
+                    _check_place(final, replaces, folder)
+                    os.rename(temporary, final, src_dir_fd=folder, dst_dir_fd=folder)
+                except BaseException:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(temporary, dir_fd=folder)
+                    raise
         except OSError as error:
             if isinstance(error, FileNotFoundError):
                 raise source.GoneError("the folder went away while the image was converted") from error
-            _explain(error, final)
+            self._refused |= error.errno in (errno.EACCES, errno.EPERM)
+            _explain(error, naming.sidecar_of(original.path))
 
     def check_writable(self, directory: str) -> None:
-        """Raise ``PublishError`` where nothing can be written, before the work is done for nothing."""
-        if not os.access(directory, os.W_OK | os.X_OK) and os.path.isdir(directory):
+        """Raise ``PublishError`` where nothing can be written, before the work is done for nothing.
+
+        Asks only once a folder has refused: where all is well the question is a round trip for nothing.
+        """
+        if self._refused and not os.access(directory, os.W_OK | os.X_OK) and os.path.isdir(directory):
             _explain(PermissionError(errno.EACCES, "Permission denied"), directory)
 
     def withdraw(self, sidecar: str, known: Version) -> None:
@@ -103,9 +112,20 @@ class Publisher:
         except OSError as error:
             _explain(error, sidecar)
 
-    def _write(self, temporary: str, data: bytes, mtime_ns: int) -> None:
+    @contextlib.contextmanager
+    def _opened(self, directory: str) -> Iterator[int]:
+        """Hold the folder itself: whatever is mounted or unmounted at its path meanwhile, what follows stays in it."""
+        folder = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if self._bare is not None and os.fstat(folder).st_dev == self._bare:
+                raise StorageError(f"{directory}: its file system is not mounted: mount it again")
+            yield folder
+        finally:
+            os.close(folder)
+
+    def _write(self, folder: int, temporary: str, data: bytes, mtime_ns: int) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(temporary, flags, self._mode)
+        descriptor = os.open(temporary, flags, self._mode, dir_fd=folder)
         try:
             view = memoryview(data)
             while view:
@@ -114,7 +134,7 @@ class Publisher:
             if status.st_mode & 0o7777 != self._mode:
                 os.fchmod(descriptor, self._mode)
             os.utime(descriptor, ns=(mtime_ns, mtime_ns))
-            if self._owner is not None and (status.st_uid, status.st_gid) != self._owner:
+            if self._owner not in (None, (status.st_uid, status.st_gid)) and not self._keeps_owner:
                 self._give_away(descriptor, status)  # last: after it CAP_CHOWN alone allows no other change
             if self._fsync:
                 os.fsync(descriptor)
@@ -126,8 +146,8 @@ class Publisher:
         try:
             os.fchown(descriptor, *self._owner)
         except PermissionError:
-            if not self._warned:
-                self._warned = True
+            if not self._keeps_owner:
+                self._keeps_owner = True
                 _log.warning(
                     "sidecars can't be given to %d:%d here (not permitted) and stay with %d:%d; run as root, grant "
                     "CAP_CHOWN, or set WEBPD_OWNER to what you want",
@@ -151,9 +171,9 @@ class DryPublisher:
         """Leave the sidecar."""
 
 
-def _check_place(final: str, expected: Version | None) -> None:
+def _check_place(final: str, expected: Version | None, folder: int | None = None) -> None:
     try:
-        found: Version | None = source.version_of(os.lstat(final))
+        found: Version | None = source.version_of(os.stat(final, dir_fd=folder, follow_symlinks=False))
     except FileNotFoundError:
         found = None
     if found is not None and found != expected:

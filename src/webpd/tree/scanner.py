@@ -162,7 +162,7 @@ class Scanner:
             detail = f"{len(os.fsencode(name))} bytes: no room for {naming.SIDECAR} within 255"
             look.settled.append(Outcome(path, Result.SKIPPED, Skip.NAME_TOO_LONG, detail))
         else:
-            look.jobs.append(Job(path, self.root, original.st_size, state, link))
+            look.jobs.append(Job(path, self.root, original.st_size, original.st_mtime_ns, state, link))
 
 
 def _state(original: os.stat_result, sidecar: os.stat_result | None) -> Sidecar:

@@ -18,8 +18,9 @@ class GoneError(ChangedError):
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """By what one state of a file is told from another: inode, size in bytes, mtime in nanoseconds."""
+    """By what one state of a file is told from another: device, inode, size in bytes, mtime in nanoseconds."""
 
+    device: int
     inode: int
     size: int
     mtime_ns: int
@@ -35,7 +36,7 @@ class Source:
 
 
 def version_of(stat: os.stat_result) -> Version:
-    return Version(stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    return Version(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
 def read(job: Job, max_size: int) -> Source:

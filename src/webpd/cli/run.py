@@ -1,0 +1,56 @@
+"""``webpd run``: the service."""
+
+from typing import Annotated
+
+import typer
+
+from webpd.cli.options import Config, Exclude, IoThreads, Method, Owner, Paths, Quality, Workers, settings_from
+from webpd.settings import Settings
+
+
+def run(
+    paths: Paths = None,
+    *,
+    once: Annotated[bool, typer.Option("--once", help="End when all is done that there is to do now.")] = False,
+    quality: Quality = None,
+    method: Method = None,
+    workers: Workers = None,
+    io_threads: IoThreads = None,
+    owner: Owner = None,
+    exclude: Exclude = None,
+    state_dir: Annotated[
+        str | None, typer.Option("--state-dir", metavar="DIR", help="Folder for what is remembered.")
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Watch the folders PATH and keep the sidecars right, until told to stop.
+
+    SIGTERM and Ctrl-C end it when what is in flight is done; SIGHUP has it read the settings again.
+
+    Exit code: 0 done, 1 some images failed (with --once), 2 wrong usage or settings, 3 the environment is not fit.
+
+    \b
+    Examples:
+      webpd run /var/www/cdn/upload/resize_cache
+      webpd run --once --state-dir ./state upload/resize_cache
+      WEBPD_RATE_LIMIT=600/minute webpd run --config /etc/webpd.toml
+    """
+
+    def load() -> Settings:
+        return settings_from(
+            config,
+            quality=quality,
+            method=method,
+            workers=workers,
+            io_threads=io_threads,
+            owner=owner,
+            exclude=exclude,
+            state_dir=state_dir,
+        ).settings
+
+    settings = load()
+
+    from webpd import app
+
+    if not app.run(settings, paths or None, load, once=once):
+        raise typer.Exit(1)

@@ -1,0 +1,118 @@
+"""Deletion in the running service: which orphans may go, when, and how many."""
+
+import logging
+import time
+from collections.abc import Callable
+
+from webpd.errors import WebpdError
+from webpd.ledger.port import Directory, Ledger
+from webpd.reconcile.reconciler import Reconciler
+from webpd.tree.pruner import Pruner, Verdict
+
+_log = logging.getLogger(__name__)
+
+_BATCH = 1000
+
+
+class Pruning:
+    """Removes, below one root, the sidecars that have been orphans for ``after`` seconds, and the folders they leave.
+
+    A folder goes when it is empty and nothing happened in it for ``folders_after`` seconds; so does, once, the one
+    above it. ``halted`` tells that nothing is to be concluded, ``removed`` is told of each sidecar's path.
+    """
+
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        ledger: Ledger,
+        pruner: Pruner,
+        halted: Callable[[], bool],
+        removed: Callable[[str], None],
+        *,
+        after: float,
+        folders_after: float,
+    ) -> None:
+        self._reconciler = reconciler
+        self._ledger = ledger
+        self._pruner = pruner
+        self._halted = halted
+        self._removed = removed
+        self._after = after
+        self._folders_after = folders_after
+        self.refused = 0
+        """How many sidecars without an original are kept because they are too many at once."""
+
+    def prune(self, begun: float) -> None:
+        """Remove what may go. ``begun`` is when the cycle just ended began (monotonic): all it saw has been counted."""
+        root = self._reconciler.root
+        totals = self._ledger.totals(root)
+        if totals.orphans and self._is_likely(totals.orphans, totals.images):
+            for directory in self._ledger.orphaned(root, min(begun, time.monotonic() - self._after), _BATCH):
+                if self._halted():
+                    return
+                self._prune_directory(directory.path)
+        for directory in self._ledger.emptied(root, _BATCH):
+            if self._halted():
+                return
+            self._remove_folder(directory)
+
+    def _is_likely(self, orphans: int, images: int) -> bool:
+        """Tell whether so many may go at once: a share that vanishes is more likely a fault than a wish."""
+        refused_before, self.refused = self.refused, 0
+        if orphans <= (most := self._pruner.most(images + orphans)):
+            return True
+        self.refused = orphans
+        if not refused_before:
+            _log.warning(
+                "%s: nothing pruned: %d sidecars have lost their originals, and no more than %d may go at once "
+                "(WEBPD_PRUNE_SHARE). If that is right, run `webpd prune --yes` on it",
+                self._reconciler.root,
+                orphans,
+                most,
+            )
+        return False
+
+    def _prune_directory(self, path: str) -> None:
+        """Look once more, and remove what both looks found."""
+        before = self._reconciler.orphans.get(path, {})
+        self._reconciler.look_again(path)
+        now = self._reconciler.orphans.get(path, {})
+        due = time.monotonic() - self._after
+        gone = [orphan for orphan, since in now.items() if orphan in before and since <= due and self._remove(orphan)]
+        if gone and (directory := self._ledger.directory(self._reconciler.root, path)):
+            self._ledger.record(self._reconciler.root, directory._replace(pruned=True))
+            self._reconciler.look_again(path)
+
+    def _remove(self, orphan: str) -> bool:
+        if self._halted():
+            return False
+        try:
+            verdict = self._pruner.remove(orphan)
+        except WebpdError as error:
+            _log.warning("not pruned: %s", error)
+            return False
+        if verdict is Verdict.OURS:
+            self._removed(orphan)
+        return verdict is Verdict.OURS
+
+    def _remove_folder(self, directory: Directory) -> None:
+        root, path = self._reconciler.root, directory.path
+        absolute, above = self._reconciler.absolute(path), path.rpartition("/")[0]
+        try:
+            if self._pruner.idle(absolute) < self._folders_after:
+                return
+            may_go = bool(above) and self._pruner.idle(self._reconciler.absolute(above)) >= self._folders_after
+            gone = self._pruner.remove_folder(absolute, 0)
+            if gone and may_go:
+                self._pruner.remove_folder(self._reconciler.absolute(above), 0)
+        except WebpdError as error:
+            _log.warning("not pruned: %s", error)
+            gone = False
+        if gone:
+            self._ledger.forget(root, path)
+            if above and not may_go:
+                self._ledger.record(
+                    root, (self._ledger.directory(root, above) or Directory(above))._replace(pruned=True)
+                )
+        else:
+            self._ledger.record(root, directory._replace(pruned=False))

@@ -1,0 +1,326 @@
+"""One root kept right: which directories to look at, and what a look means for the queue and the ledger.
+
+Synchronous, for threads of its own. A directory is *settled* when a look at it found nothing to do, and only then its
+mtime is remembered. Whatever is unfinished when the service ends, however it ends, is therefore looked at again.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+from webpd.errors import WebpdError
+from webpd.ledger.port import Directory, Known, Ledger
+from webpd.model import Failure, Job, Result, Sidecar, Skip
+from webpd.queue.port import Lane
+from webpd.reconcile.patience import Patience
+from webpd.reconcile.visit import Cycle, Visit
+from webpd.tree.pruner import Pruner, Verdict
+from webpd.tree.publisher import sweep
+from webpd.tree.scanner import Look, Scanner
+
+_log = logging.getLogger(__name__)
+
+_PAGE = 4096
+_FIRST_PAGE = 16
+# What a look at one image costs, at the most, in seconds of a core: a busy directory is looked at again accordingly.
+_LOOK_COST = 2e-5
+_SHARE = 0.02
+# The longest wait until a directory with work to be done is looked at again, in seconds.
+_LONGEST_WAIT = 300.0
+# Bounds on what is kept in memory: directories with orphans, directories with work, troubles told.
+_MOST_ORPHANED, _MOST_BUSY, _MOST_TOLD = 100_000, 100_000, 1_000
+
+
+class Watcher(Protocol):
+    """What the reconciler asks of ``FileWatcher``."""
+
+    def watch(self, directory: str) -> bool:
+        """Watch the directory from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Busy:
+    """A directory with work to be done, as it was when last looked at, and until when to let it be (monotonic)."""
+
+    mtime_ns: int
+    until: float
+    wait: float
+
+
+class Reconciler:
+    """Looks at the directories of one root. Thread-safe but for ``cycle``, which has one caller.
+
+    ``offer`` hands jobs to a lane and returns how many were taken in; ``halted`` tells that the mount is sick or the
+    service is stopping, and nothing is to be concluded. ``fingerprint`` stands for the settings and the version.
+    """
+
+    def __init__(  # noqa: PLR0913 - one for each neighbour
+        self,
+        scanner: Scanner,
+        ledger: Ledger,
+        offer: Callable[[Sequence[Job], Lane, float], int],
+        halted: Callable[[], bool],
+        patience: Patience,
+        fingerprint: bytes,
+        pruner: Pruner,
+        *,
+        watcher: Watcher | None = None,
+    ) -> None:
+        self.root = scanner.root
+        self.listed = 0
+        """How many directories were listed since the start."""
+        self.orphans: dict[str, dict[str, float]] = {}
+        """Sidecars without an original: by directory and path, since when (monotonic seconds)."""
+        self._scanner = scanner
+        self._ledger = ledger
+        self._offer = offer
+        self._halted = halted
+        self._patience = patience
+        self._fingerprint = fingerprint
+        self._pruner = pruner
+        self._watcher = watcher
+        self._lock = threading.Lock()
+        self._looking: dict[str, bool] = {}
+        self._full: set[Lane] = set()
+        self._busy: dict[str, _Busy] = {}
+        self._told: dict[str, str] = {}
+
+    def cycle(self, *, full: bool, threads: ThreadPoolExecutor | None = None) -> Cycle:
+        """Ask all known directories for their mtimes, and look at those that need it; ``full``: at all of them.
+
+        ``threads`` look and ask side by side, for mounts where each call is a round trip.
+        """
+        cycle = Cycle(full, time.monotonic())
+        self._full.clear()
+        self._ledger.discover(self.root, [""])
+        after, size = None, _FIRST_PAGE
+        while not self._halted() and (page := self._ledger.directories(self.root, after, size)):
+            due = self._due(page, cycle, threads)
+            looks = threads.map(self._visit, due) if threads else map(self._visit, due)
+            after, size = page[-1].path, min(_PAGE, 2 * size)
+            for directory, (offered, found) in zip(due, looks, strict=True):
+                cycle.listed += 1
+                cycle.offered += offered
+                if found and directory.path < after:  # what was found comes before the rest of the page
+                    after, size = directory.path, _FIRST_PAGE
+                if self._halted():
+                    return cycle
+        return cycle
+
+    def news(self, directory: str) -> bool:
+        """Look at a directory (an absolute path) that something happened in; tell whether there was room for all."""
+        path = os.path.relpath(directory, self.root)
+        pending = ["" if path == "." else path]
+        while pending and not self._halted():
+            found, whole = self._look(pending.pop(), Lane.FRESH)[1:]
+            pending += found
+            if not whole:
+                return False
+        return True
+
+    def look_again(self, path: str) -> None:
+        """Look at a directory of the index, for those who must know how it is now."""
+        self._look(path, Lane.BACKFILL)
+
+    def forget(self, vanished: Iterable[str]) -> None:
+        """Forget directories that are still not there. The caller has just seen that the mount is well."""
+        for path in vanished:
+            if not os.path.lexists(self.absolute(path)):
+                self._ledger.forget(self.root, path)
+
+    def absolute(self, path: str) -> str:
+        return os.path.join(self.root, path) if path else self.root
+
+    def _visit(self, directory: Directory) -> tuple[int, bool]:
+        """Look at a directory of the index; return how many jobs were offered, and whether directories were found."""
+        if self._halted():
+            return 0, False
+        lane = Lane.BACKFILL if directory.mtime_ns is None else Lane.FRESH
+        offered, found, whole = self._look(directory.path, lane)
+        if not whole:
+            self._full.add(lane)
+        return offered, bool(found)
+
+    def _due(self, page: Sequence[Directory], cycle: Cycle, threads: ThreadPoolExecutor | None) -> list[Directory]:
+        parts = [page[at : at + 64] for at in range(0, len(page), 64)] if threads else [page]
+        answers: Iterable[tuple[list[int | None], float]]
+        answers = threads.map(self._mtimes, parts) if threads else map(self._mtimes, parts)
+        due = []
+        now = time.monotonic()
+        for part, (mtimes, seconds) in zip(parts, answers, strict=True):
+            cycle.seconds += seconds
+            for directory, mtime in zip(part, mtimes, strict=True):
+                if mtime is None:
+                    cycle.vanish(directory.path)
+                elif self._is_due(directory, mtime, cycle, now):
+                    if (Lane.BACKFILL if directory.mtime_ns is None else Lane.FRESH) in self._full:
+                        cycle.postponed += 1
+                    else:
+                        due.append(directory)
+        return due
+
+    def _mtimes(self, directories: Sequence[Directory]) -> tuple[list[int | None], float]:
+        """Return the directories' mtimes, None for those that are gone, -1 for those that do not answer."""
+        begun = time.thread_time()
+        root = os.path.join(self.root, "")
+        mtimes: list[int | None] = []
+        for directory in directories:
+            try:
+                mtimes.append(os.stat(root + directory.path).st_mtime_ns)
+            except (FileNotFoundError, NotADirectoryError):
+                mtimes.append(None)
+            except OSError:
+                mtimes.append(-1)  # the look tells what is wrong
+        return mtimes, time.thread_time() - begun
+
+    def _is_due(self, directory: Directory, mtime: int, cycle: Cycle, now: float) -> bool:
+        looked = directory.looked if directory.looked <= now else 0.0  # the clock begins anew with the machine
+        if looked >= cycle.begun:
+            return False
+        if directory.orphans and directory.path not in self.orphans:  # counted before this process began
+            return True
+        if cycle.full:
+            return True
+        if directory.mtime_ns is None:
+            busy = self._busy.get(directory.path)
+            return busy is None or busy.mtime_ns != mtime or now >= busy.until
+        if mtime != directory.mtime_ns:
+            return now - looked >= directory.images * _LOOK_COST / _SHARE
+        return not directory.sure and now - looked >= self._patience.sure
+
+    def _look(self, path: str, lane: Lane) -> tuple[int, list[str], bool]:
+        """Look at a directory; by one thread at a time, and again if another one wanted to meanwhile.
+
+        Return how many jobs were offered, which new directories were found, and whether there was room for all jobs.
+        """
+        with self._lock:
+            if path in self._looking:
+                self._looking[path] = True
+                return 0, [], True
+            self._looking[path] = False
+        offered, whole = 0, True
+        found: list[str] = []
+        try:
+            while True:
+                more = self._look_once(path, lane)
+                offered, found, whole = offered + more[0], found + more[1], more[2]
+                with self._lock:
+                    if not self._looking[path]:
+                        return offered, found, whole
+                    self._looking[path] = False
+        finally:
+            with self._lock:
+                del self._looking[path]
+
+    def _look_once(self, path: str, lane: Lane) -> tuple[int, list[str], bool]:
+        begun = time.monotonic()
+        absolute = self.absolute(path)
+        if self._watcher:
+            self._watcher.watch(absolute)
+        try:
+            mtime = os.stat(absolute).st_mtime_ns
+        except OSError:
+            return 0, [], True  # the next cycle finds out why
+        before = self._ledger.directory(self.root, path) or Directory(path)
+        known = self._ledger.known(self.root, path)
+        visit = Visit(known)
+        for look in self._scanner.look(absolute):
+            self._take(look, visit, lane)
+        self.listed += 1
+        if self._halted():  # what was listed may be what a sick mount made up
+            return visit.offered, [], True
+        found = self._ledger.discover(self.root, (self._relative(child) for child in visit.directories))
+        orphans = self._note_orphans(path, visit)
+        settled = not visit.busy
+        self._note_busy(path, mtime, begun, settled=settled)
+        unchanged = before.mtime_ns == mtime and not before.sure and begun - before.looked >= self._patience.sure
+        sure = settled and (self._patience.is_old(mtime) or unchanged)
+        self._ledger.record(
+            self.root,
+            before._replace(
+                mtime_ns=mtime if settled else None,
+                sure=sure,
+                looked=begun,
+                images=visit.images,
+                orphans=len(orphans),
+                orphaned=min(orphans.values(), default=0.0),
+            ),
+        )
+        if visit.whole and (outdated := list(visit.outdated(sure=sure))):
+            self._ledger.unlearn(self.root, path, outdated)
+        return visit.offered, list(found), visit.whole
+
+    def _take(self, look: Look, visit: Visit, lane: Lane) -> None:
+        jobs = [job for job in look.jobs if visit.needs(job, self._fingerprint)]
+        # Images that a walk asks about anyway, because their mount's cache may have told a tale, are no work.
+        visit.images += look.found
+        visit.directories += look.directories
+        visit.orphans += [path for path in look.orphans if not visit.is_foreign(path)]
+        for outcome in look.settled:
+            if outcome.reason is Failure.IO:
+                visit.busy = True
+                self._tell(outcome.path, outcome.detail)
+        for temporary in look.temporary:
+            try:
+                sweep(temporary)
+            except WebpdError as error:
+                self._tell(temporary, f"left where it is: {error}")
+        if jobs:
+            visit.busy = True
+            taken = self._offer(jobs, lane, self._patience.delay(jobs)) if visit.whole and not self._halted() else 0
+            visit.offered += taken
+            visit.whole = taken == len(jobs)
+
+    def _tell(self, path: str, detail: str) -> None:
+        """Log what is wrong with a path, once for as long as it stays the same."""
+        if self._told.get(path) != detail:
+            if len(self._told) >= _MOST_TOLD:
+                self._told.clear()
+            self._told[path] = detail
+            _log.warning("%s: %s", path, detail)
+
+    def _note_orphans(self, path: str, visit: Visit) -> dict[str, float]:
+        """Keep since when each sidecar of ours has been without its original; learn which are not ours."""
+        before = self.orphans.get(path, {})
+        now = time.monotonic()
+        orphans = {}
+        for orphan in visit.orphans:
+            if orphan in before or self._is_ours(path, orphan, visit):
+                orphans[orphan] = before.get(orphan, now)
+        if orphans and (before or len(self.orphans) < _MOST_ORPHANED):
+            self.orphans[path] = orphans
+        else:
+            self.orphans.pop(path, None)
+        return orphans
+
+    def _is_ours(self, path: str, orphan: str, visit: Visit) -> bool:
+        try:
+            verdict, version = self._pruner.examine(orphan)
+        except WebpdError as error:
+            visit.busy = True
+            self._tell(orphan, str(error))
+            return False
+        if verdict is Verdict.FOREIGN and version is not None:
+            name = os.path.basename(orphan)
+            size, mtime_ns = version.size, version.mtime_ns
+            foreign = Known(size, mtime_ns, Sidecar.ABSENT, b"", Result.SKIPPED, Skip.FOREIGN_SIDECAR)
+            self._ledger.learn(self.root, path, {name: foreign})
+            visit.seen.add(name)
+        return verdict is Verdict.OURS
+
+    def _note_busy(self, path: str, mtime_ns: int, begun: float, *, settled: bool) -> None:
+        """Let a directory in which nothing moves wait longer each time: what it has to be done is in the queue."""
+        before = self._busy.pop(path, None)
+        if settled or len(self._busy) >= _MOST_BUSY:
+            return
+        still = before is not None and before.mtime_ns == mtime_ns
+        wait = min(2 * before.wait, _LONGEST_WAIT) if before and still else max(1.0, self._patience.settle)
+        self._busy[path] = _Busy(mtime_ns, begun + wait, wait)
+
+    def _relative(self, directory: str) -> str:
+        return directory[len(os.path.join(self.root, "")) :]

@@ -1,0 +1,20 @@
+"""Words to systemd, where it started us: sd_notify(3), which is one datagram."""
+
+import os
+import socket
+
+
+def notify(state: str) -> None:
+    """Send a state such as ``READY=1``; nothing where nobody asked for it."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        channel.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+
+
+def watchdog_interval() -> float | None:
+    """Return how often systemd wants to hear ``WATCHDOG=1``, in seconds: half of its patience; None for never."""
+    microseconds = os.environ.get("WATCHDOG_USEC", "")
+    mine = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    return int(microseconds) / 2_000_000 if mine and microseconds.isdecimal() else None

@@ -1,0 +1,255 @@
+"""The service as a whole: what is started, in which order, how it is told to stop, and how it stops."""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from webpd import __version__
+from webpd.convert.frames import Limits
+from webpd.convert.pool import CodecPool
+from webpd.convert.result import REVISION
+from webpd.errors import UsageError, WebpdError
+from webpd.ledger.port import Ledger
+from webpd.ledger.sqlite import SqliteLedger
+from webpd.queue.manager import QueueManager
+from webpd.queue.port import Lane
+from webpd.service.keeper import Keeper, Shared
+from webpd.service.notify import notify, watchdog_interval
+from webpd.service.places import Place, find
+from webpd.settings import Settings, available_cores
+from webpd.telemetry.metrics import Metrics
+from webpd.tree.sidecar import fingerprint_of
+from webpd.watch.health import Health
+from webpd.web.app import health_app, metrics_app
+from webpd.web.server import serving
+
+if TYPE_CHECKING:
+    from webpd.queue.rate import RateLimit
+
+_log = structlog.get_logger(__name__)
+
+_NETWORK_THREADS = 64
+_THREADS_PER_WORKER = 4
+_LAST_WAIT = 3.0
+"""Seconds that threads get to end once the codec processes are gone."""
+_MOUNTS_INTERVAL = 10.0
+
+
+class Service:
+    """One life of the service, from start to stop. A change of settings begins another one.
+
+    ``reload`` returns the settings as they are now; raises ``UsageError``. ``once`` ends it after one pass.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        paths: Sequence[str],
+        metrics: Metrics,
+        reload: Callable[[], Settings],
+        *,
+        once: bool = False,
+    ) -> None:
+        self._settings = settings
+        self._paths = paths
+        self._metrics = metrics
+        self._reload = reload
+        self._once = once
+        self._keepers: list[Keeper] = []
+        self._queue: QueueManager | None = None
+        self._pool: CodecPool | None = None
+        self._codecs_ready = False
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._next: Settings | None = None
+        self.stuck = False
+        """Whether threads were left behind in a hung mount, that would keep the process from ending by itself."""
+
+    async def run(self) -> Settings | None:
+        """Run until told to stop; return the settings to go on with, None to end. Raises ``WebpdError``."""
+        self._heed_signals()
+        ledger = await asyncio.to_thread(SqliteLedger, os.path.join(state_dir(self._settings), "ledger.sqlite"))
+        try:
+            places = await asyncio.to_thread(find, self._paths, ledger)
+            async with self._served():
+                await self._live(ledger, places)
+        finally:
+            await asyncio.to_thread(ledger.close)
+        return self._next
+
+    @property
+    def ready(self) -> bool:
+        """Whether every root is well and watched, and the codec processes have started."""
+        return self._codecs_ready and all(keeper.ready for keeper in self._keepers)
+
+    def health(self) -> Mapping[str, Any]:
+        """Return how things stand, ready for JSON."""
+        assert self._queue is not None  # noqa: S101 - asked only while it runs
+        state = self._queue.state()
+        queue = {lane.name.lower(): state.depth[lane] for lane in Lane}
+        return {
+            "status": "ok" if self.ready else "degraded",
+            "version": __version__,
+            "roots": [keeper.state() for keeper in self._keepers],
+            "queue": {**queue, "delayed": state.delayed, "in_flight": state.in_flight},
+            "outcomes": self._metrics.outcomes,
+            "pruned": self._metrics.pruned,
+        }
+
+    def exposition(self) -> bytes:
+        """Return the numbers in Prometheus' text format."""
+        if self._queue is not None:
+            state = self._queue.state()
+            for lane in Lane:
+                self._metrics.depth.labels(lane.name.lower()).set(state.depth[lane])
+            self._metrics.in_flight.set(state.in_flight)
+        return self._metrics.exposition()
+
+    def _heed_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._told_to_stop, number)
+        loop.add_signal_handler(signal.SIGHUP, self._told_to_reload)
+
+    def _told_to_stop(self, number: int) -> None:
+        if self._stop.is_set():
+            self._hurry.set()
+        _log.info("stopping", signal=signal.Signals(number).name, at_once=self._hurry.is_set())
+        self._next = None
+        self._stop.set()
+
+    def _told_to_reload(self) -> None:
+        try:
+            self._next = self._reload()
+        except UsageError as error:
+            _log.error("settings not read again: the old ones stay", detail=str(error))
+            return
+        _log.info("settings read again")
+        notify("RELOADING=1")
+        self._stop.set()
+
+    @contextlib.asynccontextmanager
+    async def _served(self) -> Any:
+        async with contextlib.AsyncExitStack() as servers:
+            for variable, address, app in (
+                ("WEBPD_HEALTH_ADDRESS", self._settings.health_address, health_app(self)),
+                ("WEBPD_METRICS_ADDRESS", self._settings.metrics_address, metrics_app(self.exposition)),
+            ):
+                if address is not None:
+                    host, port = await servers.enter_async_context(serving(app, *address, variable))
+                    _log.info("listening", variable=variable, address=f"{host}:{port}")
+            yield
+
+    async def _live(self, ledger: Ledger, places: Sequence[Place]) -> None:
+        settings = self._settings
+        workers = settings.workers or available_cores()
+        limits = Limits(settings.max_pixels, settings.worker_memory, settings.job_timeout)
+        self._queue = QueueManager([place.path for place in places], limit=_rate_limit(settings))
+        self._pool = pool = CodecPool(settings.encoding, limits, workers)
+        aside = [asyncio.create_task(self._beat()), asyncio.create_task(self._look_for_mounts(ledger, places))]
+        try:
+            for place in places:
+                auto = _THREADS_PER_WORKER * workers
+                threads = settings.io_threads or (auto if place.mount.local else max(auto, _NETWORK_THREADS))
+                shared = Shared(settings, fingerprint(settings), pool, self._queue, ledger, self._metrics)
+                self._keepers.append(Keeper(place, shared, threads, once=self._once))
+            for keeper in self._keepers:
+                keeper.start()
+            await asyncio.to_thread(pool.ready)
+            self._codecs_ready = True
+            notify("READY=1")
+            _log.info("running", version=__version__, roots=[keeper.root for keeper in self._keepers], workers=workers)
+            await self._until_told()
+        finally:
+            for task in aside:
+                task.cancel()
+            await self._wind_down(pool)
+
+    async def _until_told(self) -> None:
+        ends: list[asyncio.Task[Any]] = [asyncio.create_task(self._stop.wait())]
+        if self._once:
+            ends.append(asyncio.create_task(self._all_passed()))
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for end in ends:
+                end.cancel()
+
+    async def _all_passed(self) -> None:
+        for keeper in self._keepers:
+            await keeper.passed.wait()
+
+    async def _wind_down(self, pool: CodecPool) -> None:
+        """Take no more, finish what is in flight while there is time, give the rest back to the tree."""
+        if self._next is None:
+            notify("STOPPING=1")
+        stops = asyncio.gather(*(keeper.stop(self._settings.shutdown_timeout) for keeper in self._keepers))
+        hurry = asyncio.create_task(self._hurry.wait())
+        ends: set[asyncio.Future[Any]] = {stops, hurry}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        await asyncio.to_thread(pool.close)
+        closed = await asyncio.gather(*(keeper.close(_LAST_WAIT) for keeper in self._keepers))
+        with contextlib.suppress(asyncio.CancelledError):
+            await stops
+        self.stuck = not all(closed)
+        if self.stuck:
+            _log.warning("some threads hang in a mount that does not answer, and are left there")
+
+    async def _look_for_mounts(self, ledger: Ledger, places: Sequence[Place]) -> None:
+        """Begin anew when something is mounted inside a root, or a local root turns out to be on another mount."""
+        while True:
+            await asyncio.sleep(_MOUNTS_INTERVAL)
+            if any(keeper.health in (Health.HUNG, Health.DEAD) for keeper in self._keepers):
+                continue
+            with contextlib.suppress(WebpdError):
+                now = {place.path: place.mount for place in await asyncio.to_thread(find, self._paths, ledger)}
+                before = {place.path: place.mount for place in places}
+                moved = [
+                    path for path, mount in before.items() if mount.local and now.get(path, mount).point != mount.point
+                ]
+                if moved or now.keys() - before.keys():
+                    _log.info("mounts have changed: beginning anew", roots=sorted(now))
+                    self._next = self._settings
+                    self._stop.set()
+
+    async def _beat(self) -> None:
+        """Tell systemd that the loop turns."""
+        interval = watchdog_interval()
+        while interval:
+            notify("WATCHDOG=1")
+            await asyncio.sleep(interval)
+
+
+def _rate_limit(settings: Settings) -> "RateLimit | None":
+    if settings.rate_limit is None:
+        return None
+    from webpd.queue.rate import RateLimit, parse  # noqa: PLC0415 - takes 0.1 s to import, and most need none
+
+    item = parse(settings.rate_limit)
+    return RateLimit(item) if item else None
+
+
+def state_dir(settings: Settings) -> str:
+    """Return the folder for what is remembered."""
+    if settings.state_dir is not None:
+        return os.path.abspath(settings.state_dir)
+    if given := os.environ.get("STATE_DIRECTORY"):
+        return given.split(":")[0]
+    if os.geteuid() == 0:
+        return "/var/lib/webpd"
+    home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return os.path.join(home, "webpd")
+
+
+def fingerprint(settings: Settings) -> bytes:
+    """Return 8 bytes that stand for the version, and for every setting that decides what becomes of an image."""
+    limits = (settings.max_pixels, int(settings.max_source), int(settings.worker_memory), settings.job_timeout)
+    text = f"{__version__} {fingerprint_of(settings.encoding, REVISION).hex()} {limits}"
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()

@@ -1,0 +1,1 @@
+"""What the service tells of itself: numbers and log lines."""

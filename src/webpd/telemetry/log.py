@@ -1,0 +1,47 @@
+"""Log lines: one for each thing that matters, for people or for machines."""
+
+import logging
+import sys
+
+import structlog
+
+
+def _escaped(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Make every text one that any terminal or JSON reader takes: what is not UTF-8 comes backslash-escaped."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return event
+
+
+def configure(form: str) -> None:
+    """Log to standard error from now on: ``json``, ``console``, or ``auto`` (for people on a terminal, else JSON)."""
+    people = form == "console" or (form == "auto" and sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.TimeStamper(fmt="iso", utc=not people),
+        _escaped,
+    ]
+    last: list[structlog.typing.Processor] = (
+        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        if people
+        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(ensure_ascii=False)]
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last], foreign_pre_chain=shared
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    for noisy in ("watchdog", "uvicorn", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

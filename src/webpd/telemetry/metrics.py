@@ -1,0 +1,62 @@
+"""The numbers that Prometheus scrapes. They live as long as the process, whatever is started anew within it."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+from webpd.model import Outcome, Result
+
+
+class Metrics:
+    """Counters and gauges of one process. Thread-safe."""
+
+    def __init__(self) -> None:
+        registry = self._registry = CollectorRegistry()
+        self.images = Counter("webpd_images", "Images by what came of them.", ["outcome"], registry=registry)
+        self.reasons = Counter(
+            "webpd_refusals", "Images skipped or failed, by reason.", ["outcome", "reason"], registry=registry
+        )
+        self.retries = Counter("webpd_retries", "Images that will be tried again.", registry=registry)
+        self.source_bytes = Counter("webpd_source_bytes", "Bytes of the originals converted.", registry=registry)
+        self.webp_bytes = Counter("webpd_webp_bytes", "Bytes of the sidecars made of them.", registry=registry)
+        self.seconds = Counter("webpd_work_seconds", "Time spent on images, reading to publishing.", registry=registry)
+        self._pruned = Counter("webpd_pruned", "Sidecars removed because their original was gone.", registry=registry)
+        self.cycles = Counter("webpd_poll_cycles", "Walks over the directory index.", ["root"], registry=registry)
+        self.listed = Counter("webpd_directories_listed", "Directories listed.", ["root"], registry=registry)
+        self.overflows = Counter(
+            "webpd_watch_overflows", "Times that the kernel lost events.", ["root"], registry=registry
+        )
+        self.watches = Gauge("webpd_watches", "Directories watched by inotify.", ["root"], registry=registry)
+        self.unwatched = Counter(
+            "webpd_watch_failures", "Directories that could not be watched.", ["root"], registry=registry
+        )
+        self.depth = Gauge("webpd_queue_depth", "Jobs that wait, by lane.", ["lane"], registry=registry)
+        self.in_flight = Gauge("webpd_queue_in_flight", "Jobs being worked on.", registry=registry)
+        self.mount = Gauge("webpd_mount_well", "1 where the root's mount is well.", ["root"], registry=registry)
+        self.pruned = 0
+        self._totals = dict.fromkeys(Result, 0)
+        for result in Result:
+            self.images.labels(result)
+
+    def count(self, outcome: Outcome) -> None:
+        """Count what came of an image."""
+        self._totals[outcome.result] += 1
+        self.images.labels(outcome.result).inc()
+        self.seconds.inc(outcome.seconds)
+        if outcome.reason is not None:
+            self.reasons.labels(outcome.result, outcome.reason).inc()
+        if outcome.result is Result.CONVERTED:
+            self.source_bytes.inc(outcome.source_bytes)
+            self.webp_bytes.inc(outcome.webp_bytes)
+
+    def count_pruned(self) -> None:
+        """Count a sidecar removed because its original was gone."""
+        self.pruned += 1
+        self._pruned.inc()
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """How many images came to what since the process began."""
+        return {str(result): number for result, number in self._totals.items()}
+
+    def exposition(self) -> bytes:
+        """Return all numbers in Prometheus' text format."""
+        return generate_latest(self._registry)
