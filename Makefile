@@ -5,17 +5,21 @@ SHELL := /bin/bash
 # The folder that `make run` works on; empty: a sample tree that it lays out first.
 DIR ?=
 SAMPLE := sample/upload/resize_cache
+# Anything: stop after the first pass, and verify what it made.
+ONCE ?=
+# Where the service keeps what it remembers.
+export WEBPD_STATE_DIR ?= $(CURDIR)/state
 # Options for pytest, such as PYTEST="-k publisher -x".
 PYTEST ?=
 
 help: ## Show what there is to make
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
-run: ## Convert DIR=… (default: a sample tree made of real photographs) and verify the result
+run: ## Run the service on DIR=… (default: a sample tree made of real photographs) until Ctrl-C; ONCE=1: one pass
 	@tools/setup.sh $(if $(DIR),run,sample)
 	@$(if $(DIR),,.venv/bin/python tools/sample.py $(SAMPLE))
-	.venv/bin/webpd convert "$(or $(DIR),$(SAMPLE))"
-	.venv/bin/webpd verify "$(or $(DIR),$(SAMPLE))"
+	.venv/bin/webpd run $(if $(ONCE),--once) "$(or $(DIR),$(SAMPLE))"
+	$(if $(ONCE),.venv/bin/webpd verify "$(or $(DIR),$(SAMPLE))")
 
 test: ## Run every check at a small size
 	@tools/setup.sh test
@@ -39,4 +43,4 @@ bench: ## Measure speed and sizes against the bare codec and against peers
 	.venv/bin/python -m bench.scan
 
 clean: ## Remove what the other targets made
-	rm -rf .venv build dist sample bench/out bench/node_modules .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist sample state bench/out bench/node_modules .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -326,7 +326,7 @@ def test_a_dry_run_encodes_and_writes_nothing(line: Line, original: Path) -> Non
 
 
 def test_a_disk_error_is_a_failure_of_this_image_with_its_path(line: Line, original: Path) -> None:
-    job = Job(str(original) + "/inside.jpg", str(original), 1, Sidecar.ABSENT)
+    job = Job(str(original) + "/inside.jpg", str(original), 1)
     outcome = Pipeline(line, Publisher(None, 0o644, fsync=False), ENCODING, 1 << 20).process(job)
     assert (outcome.result, outcome.reason) == (Result.FAILED, Failure.IO)
     assert str(original) in outcome.detail

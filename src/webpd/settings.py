@@ -120,7 +120,7 @@ def _address(value: object) -> object:
     return Address(host.strip("[]") or "127.0.0.1", int(port))
 
 
-_RATE = r"[1-9]\d{0,8}/(second|minute|hour|day)"
+_RATE = r"[1-9]\d{0,4}/(second|minute|hour|day)"
 
 
 def _rate(value: object) -> object:
@@ -236,7 +236,7 @@ class Settings(BaseModel):
     rate_limit: Annotated[str | None, BeforeValidator(_rate)] = _option(
         None,
         "Most images that `webpd run` converts in a time.",
-        "none, or NUMBER/second, /minute, /hour or /day, such as 600/minute",
+        "none, or a number from 1 to 99999 /second, /minute, /hour or /day, such as 600/minute",
         pattern=f"^{_RATE}$",
     )
     prune_after: Annotated[float, BeforeValidator(_duration)] = _option(

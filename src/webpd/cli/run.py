@@ -3,8 +3,10 @@
 from typing import Annotated
 
 import typer
+from rich.filesize import decimal
 
 from webpd.cli.options import Config, Exclude, IoThreads, Method, Owner, Paths, Quality, Workers, settings_from
+from webpd.model import Result
 from webpd.settings import Settings
 
 
@@ -52,5 +54,11 @@ def run(
 
     from webpd import app
 
-    if not app.run(settings, paths or None, load, once=once):
-        raise typer.Exit(1)
+    metrics = app.run(settings, paths or None, load, once=once)
+    if once:
+        counts = metrics.outcomes
+        shown = (Result.CONVERTED, Result.KEPT_ORIGINAL, Result.SKIPPED, Result.FAILED)
+        told = ", ".join(f"{counts[result]:,} {result.replace('_', ' ')}" for result in shown)
+        typer.echo(f"{told}; {decimal(metrics.source_bytes)} became {decimal(metrics.webp_bytes)}")
+        if counts[Result.FAILED]:
+            raise typer.Exit(1)

@@ -143,7 +143,7 @@ class SqliteLedger:
     def directories(self, root: str, after: str | None, limit: int) -> list[Directory]:
         if after is None:
             return self._select("path >= x'' ORDER BY path LIMIT ?", root, limit)
-        return self._select("path > ? ORDER BY path LIMIT ?", root, os.fsencode(after), limit)
+        return self._select("path > ? ORDER BY path LIMIT ?", root, os.fsencode(after), limit, after=os.fsencode(after))
 
     def directory(self, root: str, path: str) -> Directory | None:
         found = self._select("path = ?", root, os.fsencode(path))
@@ -271,12 +271,16 @@ class SqliteLedger:
     def close(self) -> None:
         self._database.close()
 
-    def _select(self, where: str, root: str, *values: object, index: str = "") -> list[Directory]:
+    def _select(
+        self, where: str, root: str, *values: object, index: str = "", after: bytes | None = None
+    ) -> list[Directory]:
         hint = f"INDEXED BY {index}" if index else ""
         select = f"SELECT {_COLUMNS} FROM directory {hint} WHERE root = ? AND {where}"  # noqa: S608 - all of it is ours
 
         def work(connection: sqlite3.Connection) -> list[Directory]:
             rows = connection.execute(select, (_root(connection, root), *values)).fetchall()
+            if rows and after is not None and rows[-1][0] <= after:  # a damaged tree would be paged through for ever
+                raise sqlite3.DatabaseError("paths are out of order")
             return [
                 _new(
                     Directory,

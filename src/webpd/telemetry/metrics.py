@@ -1,5 +1,7 @@
 """The numbers that Prometheus scrapes. They live as long as the process, whatever is started anew within it."""
 
+import threading
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from webpd.model import Outcome, Result
@@ -15,8 +17,8 @@ class Metrics:
             "webpd_refusals", "Images skipped or failed, by reason.", ["outcome", "reason"], registry=registry
         )
         self.retries = Counter("webpd_retries", "Images that will be tried again.", registry=registry)
-        self.source_bytes = Counter("webpd_source_bytes", "Bytes of the originals converted.", registry=registry)
-        self.webp_bytes = Counter("webpd_webp_bytes", "Bytes of the sidecars made of them.", registry=registry)
+        self._source_bytes = Counter("webpd_source_bytes", "Bytes of the originals converted.", registry=registry)
+        self._webp_bytes = Counter("webpd_webp_bytes", "Bytes of the sidecars made of them.", registry=registry)
         self.seconds = Counter("webpd_work_seconds", "Time spent on images, reading to publishing.", registry=registry)
         self._pruned = Counter("webpd_pruned", "Sidecars removed because their original was gone.", registry=registry)
         self.cycles = Counter("webpd_poll_cycles", "Walks over the directory index.", ["root"], registry=registry)
@@ -31,31 +33,36 @@ class Metrics:
         self.depth = Gauge("webpd_queue_depth", "Jobs that wait, by lane.", ["lane"], registry=registry)
         self.in_flight = Gauge("webpd_queue_in_flight", "Jobs being worked on.", registry=registry)
         self.mount = Gauge("webpd_mount_well", "1 where the root's mount is well.", ["root"], registry=registry)
-        self.pruned = 0
+        self.pruned = self.source_bytes = self.webp_bytes = 0
+        self._lock = threading.Lock()
         self._totals = dict.fromkeys(Result, 0)
         for result in Result:
             self.images.labels(result)
 
     def count(self, outcome: Outcome) -> None:
         """Count what came of an image."""
-        self._totals[outcome.result] += 1
+        with self._lock:
+            self._totals[outcome.result] += 1
+            if outcome.result is Result.CONVERTED:
+                self.source_bytes += outcome.source_bytes
+                self.webp_bytes += outcome.webp_bytes
+                self._source_bytes.inc(outcome.source_bytes)
+                self._webp_bytes.inc(outcome.webp_bytes)
         self.images.labels(outcome.result).inc()
         self.seconds.inc(outcome.seconds)
         if outcome.reason is not None:
             self.reasons.labels(outcome.result, outcome.reason).inc()
-        if outcome.result is Result.CONVERTED:
-            self.source_bytes.inc(outcome.source_bytes)
-            self.webp_bytes.inc(outcome.webp_bytes)
 
     def count_pruned(self) -> None:
         """Count a sidecar removed because its original was gone."""
-        self.pruned += 1
+        with self._lock:
+            self.pruned += 1
         self._pruned.inc()
 
     @property
-    def outcomes(self) -> dict[str, int]:
+    def outcomes(self) -> dict[Result, int]:
         """How many images came to what since the process began."""
-        return {str(result): number for result, number in self._totals.items()}
+        return dict(self._totals)
 
     def exposition(self) -> bytes:
         """Return all numbers in Prometheus' text format."""

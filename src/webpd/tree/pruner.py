@@ -159,7 +159,7 @@ class PruningPass:
                 self._report.refused(outcome.path, outcome.detail)
         names = [os.path.basename(path) for path in look.orphans if self._is_orphan(path)]
         with self._lock:
-            self.images += look.found
+            self.images += len(look.jobs) + look.fresh  # what could not be looked at proves nothing
             self.orphans += len(names)
             if names:
                 self._names[look.directory] = "/".join(names)

@@ -59,7 +59,10 @@ def read(job: Job, max_size: int) -> Source:
         data = _read_all(descriptor, version.size)
     finally:
         os.close(descriptor)
-    return Source(job.path, data, version)
+    original = Source(job.path, data, version)
+    # SSHFS lets fstat and read tell of a state long past, and after a read lets stat of the path tell of the present.
+    check(original)
+    return original
 
 
 def check(source: Source) -> None:
@@ -67,9 +70,9 @@ def check(source: Source) -> None:
     try:
         now = version_of(os.stat(source.path))
     except FileNotFoundError as error:
-        raise GoneError("the original went away while it was converted") from error
+        raise GoneError("the original went away while it was read or converted") from error
     if now != source.version:
-        raise ChangedError("the original changed while it was converted")
+        raise ChangedError("the original changed while it was read or converted")
 
 
 def _read_all(descriptor: int, size: int) -> bytes:

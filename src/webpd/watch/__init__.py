@@ -1,1 +1,1 @@
-"""Where to look: what kind of mount a tree is on. (Which directories changed: to come.)"""
+"""Where to look: which directories have news, what kind of mount a tree is on, and whether that is fit for work."""

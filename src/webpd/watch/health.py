@@ -90,9 +90,11 @@ class MountProbe:
 
     def _inspect(self) -> Health | os.statvfs_result:
         """Return what is wrong, or what room there is on a mount that answers and may be written."""
-        unmounted = self._compare(mount_at(self._mount.point))
-        if unmounted is not None:
-            return unmounted
+        now = mount_at(self._mount.point)
+        if now.kind != "autofs":  # there, asking mounts it
+            unmounted = self._compare(now)
+            if unmounted is not None:
+                return unmounted
         answer = self._ask()
         if answer is None:
             return self._say(
@@ -163,8 +165,9 @@ _QUOTA = "writing fails for want of room though the file system has some: check 
 
 def _answer(root: str, answers: list[tuple[Mount, os.statvfs_result] | OSError]) -> None:
     try:
+        room = os.statvfs(root)  # of the two, sshfs answers stat from what it remembers, and only stat
         os.stat(root)
-        answers.append((mount_of(root), os.statvfs(root)))  # sshfs answers stat from its cache, statvfs never
+        answers.append((mount_of(root), room))
     except OSError as error:
         answers.append(error)
 

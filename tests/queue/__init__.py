@@ -1,0 +1,1 @@
+# noqa: A005 - imported as tests.queue
