@@ -253,13 +253,32 @@ def test_whichever_bytes_were_changed_no_call_fails_or_goes_on_for_ever(
         survives(reopen, file, bytes(content))
 
 
+def test_a_damaged_order_of_paths_is_not_paged_through_for_ever(whole: bytes, reopen: Reopen, file: Path) -> None:
+    file.write_bytes(whole.replace(b"iblock/000049", b"iblock/000039"))  # the page after 39 ends with 39
+    assert len(paths_in_pages(reopen(), ROOT, 10)) == 40
+    assert len(set_aside(file)) == 1
+
+
 def test_of_damaged_files_the_last_is_kept_and_the_disk_does_not_fill(reopen: Reopen, file: Path) -> None:
     for number in range(3):
         reopen().close()
+        for aside in set_aside(file):
+            aside.rename(f"{aside}-earlier")
         file.write_text(f"damage {number}")
         reopen()
     (aside,) = set_aside(file)
     assert aside.read_text() == "damage 2"
+
+
+def test_the_log_beside_the_database_is_set_aside_with_it(reopen: Reopen, file: Path) -> None:
+    reopen().close()
+    with contextlib.closing(sqlite3.connect(file)) as other, other:
+        other.execute("PRAGMA user_version = 2")
+        other.commit()
+        log = Path(f"{file}-wal").read_bytes()  # stays, since the other process has the file open
+        assert reopen().directories(ROOT, None, 10) == []
+        aside = set_aside(file)[0]
+        assert Path(f"{aside}-wal").read_bytes() == log
 
 
 def fill_disk(folder: Path) -> Path:

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -80,6 +81,24 @@ def test_a_server_that_answers_nothing_is_hung_with_one_thread_and_well_when_it_
     finally:
         lab.cont()
     wait_for(lambda: asked.look() is Health.WELL, "the mount is well again")
+    wait_for(lambda: probe_threads() == 0, "the thread has ended")
+
+
+def test_a_mount_put_in_place_of_one_that_hangs_is_well_at_once(lab: SshfsLab) -> None:
+    asked = probe(lab.mnt, 0.3)
+    hanging, lab._sshfs = lab._sshfs, None  # the laboratory is not to end it
+    assert hanging is not None
+    hanging.send_signal(signal.SIGSTOP)
+    try:
+        assert asked.look() is Health.HUNG
+        lab.unmount()
+        assert asked.look() is Health.UNMOUNTED
+        lab.mount()
+        wait_for(lambda: asked.look() is Health.WELL, "the new mount is well")
+        assert probe_threads() == 1
+    finally:
+        hanging.kill()
+        hanging.wait()
     wait_for(lambda: probe_threads() == 0, "the thread has ended")
 
 

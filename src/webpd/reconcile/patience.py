@@ -10,6 +10,8 @@ from webpd.model import Job
 _SAME_MTIME = 2.0
 # The clocks of two hosts that share a tree are taken to differ by less than this (seconds).
 _CLOCKS = 86_400.0
+# For how long (seconds) a writer may leave a file empty or cut short and then go on, which no mtime but its own shows.
+_UNFINISHED = 3600.0
 # A whole second, and the time for which a kernel may keep a network file's attributes while it passes.
 _WHOLE_SECOND = 1.25
 
@@ -34,6 +36,10 @@ class Patience:
     def is_old(self, mtime_ns: int) -> bool:
         """Tell whether a directory's mtime is so long ago that no name can come under it any more."""
         return time.time() - mtime_ns / 1e9 > (self.sure if self.local else self.sure + _CLOCKS)
+
+    def may_go_on(self, mtime_ns: int) -> bool:
+        """Tell whether a file that looks unfinished, in a directory of that mtime, may still be being written."""
+        return abs(time.time() - mtime_ns / 1e9) < _UNFINISHED
 
     def delay(self, jobs: Iterable[Job]) -> float:
         """Return how long to wait before the jobs' files are read: where mtimes have whole seconds, one has to pass."""

@@ -240,6 +240,8 @@ class Reconciler:
         self._note_busy(path, mtime, begun, settled=settled)
         unchanged = before.mtime_ns == mtime and not before.sure and begun - before.looked >= self._patience.sure
         sure = settled and (self._patience.is_old(mtime) or unchanged)
+        if visit.unfinished and self._patience.may_go_on(mtime):
+            sure = False
         self._ledger.record(
             self.root,
             before._replace(
@@ -265,6 +267,7 @@ class Reconciler:
             if outcome.reason is Failure.IO:
                 visit.busy = True
                 self._tell(outcome.path, outcome.detail)
+            visit.unfinished |= outcome.reason is Skip.EMPTY
         for temporary in look.temporary:
             try:
                 sweep(temporary)

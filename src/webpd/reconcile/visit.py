@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from webpd.ledger.port import Known
-from webpd.model import Job, Result, Sidecar
+from webpd.model import Failure, Job, Result, Sidecar
 
 # A bound on what is kept in memory.
 _MOST_VANISHED = 10_000
@@ -35,7 +35,11 @@ class Cycle:
 
 @dataclass(slots=True)
 class Visit:
-    """What the looks at one directory came to. ``known`` is what the ledger knows of its files."""
+    """What the looks at one directory came to. ``known`` is what the ledger knows of its files.
+
+    ``busy`` tells that there is something to do, ``unfinished`` that a file looks as if it were still being written,
+    ``whole`` that there was room for all jobs.
+    """
 
     known: Mapping[str, Known]
     seen: set[str] = field(default_factory=set)
@@ -44,6 +48,7 @@ class Visit:
     images: int = 0
     offered: int = 0
     busy: bool = False
+    unfinished: bool = False
     whole: bool = True
 
     def needs(self, job: Job, fingerprint: bytes) -> bool:
@@ -54,6 +59,7 @@ class Visit:
             return job.sidecar is not Sidecar.FRESH
         self.seen.add(name)
         same = (record.size, record.mtime_ns) == (job.size, job.mtime_ns)
+        self.unfinished |= same and record.reason == Failure.DAMAGED
         if job.sidecar is Sidecar.FRESH:  # made from what a cache told: is that what there is?
             return not same
         return not (same and record.sidecar is job.sidecar and record.fingerprint == fingerprint)

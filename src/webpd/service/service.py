@@ -136,6 +136,9 @@ class Service:
 
     @contextlib.asynccontextmanager
     async def _served(self) -> Any:
+        if self._once:  # beside a service that runs, its addresses are taken
+            yield
+            return
         async with contextlib.AsyncExitStack() as servers:
             for variable, address, app in (
                 ("WEBPD_HEALTH_ADDRESS", self._settings.health_address, health_app(self)),

@@ -50,8 +50,8 @@ class MountProbe:
     """Asks the mount under a root how it is. Thread-safe.
 
     ``mount`` is what the root was on at the beginning; ``seconds`` is how long an answer may take. Whatever could hang
-    is called in one daemon thread: as long as it hangs, no other is started. ``detail`` says of the last answer what
-    is wrong, where, and what to do; it is empty when all is well.
+    is called in one daemon thread: as long as it hangs, no other is started for that mount. ``detail`` says of the last
+    answer what is wrong, where, and what to do; it is empty when all is well.
     """
 
     def __init__(self, root: str, mount: Mount, seconds: float = 3.0) -> None:
@@ -61,6 +61,7 @@ class MountProbe:
         self._seconds = seconds
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._asked = mount  # with its device: a thread may hang in a mount that was put away, and another be there
         self._full: tuple[float, bool] | None = None  # since when writing fails, and whether there seemed to be room
 
     def look(self) -> Health:
@@ -95,7 +96,7 @@ class MountProbe:
             unmounted = self._compare(now)
             if unmounted is not None:
                 return unmounted
-        answer = self._ask()
+        answer = self._ask(now)
         if answer is None:
             return self._say(
                 Health.HUNG,
@@ -113,10 +114,11 @@ class MountProbe:
             return self._say(Health.READ_ONLY, _READ_ONLY)
         return room
 
-    def _ask(self) -> tuple[Mount, os.statvfs_result] | OSError | None:
+    def _ask(self, mount: Mount) -> tuple[Mount, os.statvfs_result] | OSError | None:
         """Ask the mount in a thread; None when there is no answer in time, at once where the last call still hangs."""
-        if self._thread is not None and self._thread.is_alive():
+        if self._thread is not None and self._thread.is_alive() and mount == self._asked:
             return None
+        self._asked = mount
         answers: list[tuple[Mount, os.statvfs_result] | OSError] = []
         self._thread = threading.Thread(target=_answer, args=(self._root, answers), name="mount-probe", daemon=True)
         self._thread.start()
