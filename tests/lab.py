@@ -117,7 +117,7 @@ class SshfsLab:
 
     def unmount(self) -> None:
         """Take the mount away, in use or not: the empty folder below it shows. sshfs ends when nothing is open."""
-        subprocess.run(["fusermount3", "-u", "-z", str(self.mnt)], check=False, stderr=subprocess.DEVNULL)
+        subprocess.run(["fusermount3", "-u", "-z", str(self.mnt)], check=True)
 
     def kill_sshfs(self) -> None:
         """End sshfs without unmounting: every call answers ENOTCONN."""

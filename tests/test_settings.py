@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import write
 from webpd.errors import UsageError
-from webpd.settings import Owner, Settings, load
+from webpd.settings import Address, Owner, Settings, load, shown
 
 
 def test_flags_beat_the_environment_which_beats_the_file_which_beats_the_defaults(tmp_path: Path) -> None:
@@ -35,6 +35,30 @@ def test_flags_beat_the_environment_which_beats_the_file_which_beats_the_default
         ("WEBPD_JOB_TIMEOUT", "2m", "job_timeout", 120.0),
         ("WEBPD_JOB_TIMEOUT", "90", "job_timeout", 90.0),
         ("WEBPD_EXCLUDE", "", "exclude", ()),
+        ("WEBPD_IO_THREADS", "auto", "io_threads", None),
+        ("WEBPD_IO_THREADS", "64", "io_threads", 64),
+        ("WEBPD_STATE_DIR", "auto", "state_dir", None),
+        ("WEBPD_STATE_DIR", "/srv/state", "state_dir", "/srv/state"),
+        ("WEBPD_WATCH", "poll", "watch", "poll"),
+        ("WEBPD_POLL_INTERVAL", "0.1", "poll_interval", 0.1),
+        ("WEBPD_POLL_INTERVAL", "5m", "poll_interval", 300.0),
+        ("WEBPD_FULL_INTERVAL", "1d", "full_interval", 86_400.0),
+        ("WEBPD_SETTLE", "0", "settle", 0.0),
+        ("WEBPD_SETTLE", "0.5s", "settle", 0.5),
+        ("WEBPD_CACHE_TIME", "auto", "cache_time", None),
+        ("WEBPD_CACHE_TIME", "0", "cache_time", 0.0),
+        ("WEBPD_CACHE_TIME", "20s", "cache_time", 20.0),
+        ("WEBPD_RATE_LIMIT", "none", "rate_limit", None),
+        ("WEBPD_RATE_LIMIT", "600/minute", "rate_limit", "600/minute"),
+        ("WEBPD_PRUNE_AFTER", "1h", "prune_after", 3600.0),
+        ("WEBPD_PRUNE_FOLDERS_AFTER", "10m", "prune_folders_after", 600.0),
+        ("WEBPD_PRUNE_SHARE", "0", "prune_share", 0),
+        ("WEBPD_HEALTH_ADDRESS", "off", "health_address", None),
+        ("WEBPD_HEALTH_ADDRESS", "0.0.0.0:80", "health_address", Address("0.0.0.0", 80)),  # noqa: S104 - not bound
+        ("WEBPD_METRICS_ADDRESS", "[::1]:0", "metrics_address", Address("::1", 0)),
+        ("WEBPD_METRICS_ADDRESS", ":9101", "metrics_address", Address("127.0.0.1", 9101)),
+        ("WEBPD_SHUTDOWN_TIMEOUT", "0", "shutdown_timeout", 0.0),
+        ("WEBPD_LOG_FORMAT", "json", "log_format", "json"),
     ],
 )
 def test_values_are_read_as_people_write_them(variable: str, text: str, option: str, value: object) -> None:
@@ -59,6 +83,28 @@ def test_values_are_read_as_people_write_them(variable: str, text: str, option: 
         ("WEBPD_FSYNC", "sometimes"),
         ("WEBPD_ROOTS", '["/a"'),
         ("WEBPD_MAX_PIXELS", "0"),
+        ("WEBPD_IO_THREADS", "0"),
+        ("WEBPD_IO_THREADS", "1025"),
+        ("WEBPD_STATE_DIR", ""),
+        ("WEBPD_WATCH", "fanotify"),
+        ("WEBPD_POLL_INTERVAL", "0"),
+        ("WEBPD_POLL_INTERVAL", "-5"),
+        ("WEBPD_POLL_INTERVAL", "1w"),
+        ("WEBPD_FULL_INTERVAL", "0.5"),
+        ("WEBPD_SETTLE", "2h"),
+        ("WEBPD_CACHE_TIME", "none"),
+        ("WEBPD_RATE_LIMIT", "600"),
+        ("WEBPD_RATE_LIMIT", "0/minute"),
+        ("WEBPD_RATE_LIMIT", "600/minutes"),
+        ("WEBPD_PRUNE_AFTER", "0"),
+        ("WEBPD_PRUNE_FOLDERS_AFTER", "31d"),
+        ("WEBPD_PRUNE_SHARE", "101"),
+        ("WEBPD_PRUNE_SHARE", "20%"),
+        ("WEBPD_HEALTH_ADDRESS", "8088"),
+        ("WEBPD_HEALTH_ADDRESS", "localhost:http"),
+        ("WEBPD_METRICS_ADDRESS", "localhost:65536"),
+        ("WEBPD_SHUTDOWN_TIMEOUT", "2h"),
+        ("WEBPD_LOG_FORMAT", "xml"),
     ],
 )
 def test_a_wrong_value_names_the_variable_the_value_and_what_is_allowed(variable: str, text: str) -> None:
@@ -103,3 +149,42 @@ def test_every_option_says_what_it_is_and_what_is_allowed() -> None:
         assert field.description, name
         assert isinstance(field.json_schema_extra, dict), name
         assert field.json_schema_extra["allowed"], name
+
+
+def test_what_is_shown_of_a_value_can_be_set_as_it_is() -> None:
+    variables = {
+        "WEBPD_OWNER": "keep",
+        "WEBPD_RATE_LIMIT": "600/minute",
+        "WEBPD_CACHE_TIME": "0.5",
+        "WEBPD_HEALTH_ADDRESS": "[::1]:8088",
+        "WEBPD_METRICS_ADDRESS": "off",
+        "WEBPD_STATE_DIR": "/srv/state",
+        "WEBPD_PRUNE_AFTER": "1h",
+    }
+    for environ in ({}, variables):
+        settings = load({}, environ).settings
+        written = {f"WEBPD_{name.upper()}": shown(name, value) for name, value in settings}
+        assert load({}, written).settings == settings
+
+
+@pytest.mark.xfail(strict=True, raises=UsageError, reason="such numbers are shown as 2.592e+06")
+def test_a_long_time_is_shown_as_it_can_be_set() -> None:
+    settings = load({}, {"WEBPD_FULL_INTERVAL": "30d"}).settings
+    assert load({}, {"WEBPD_FULL_INTERVAL": shown("full_interval", settings.full_interval)}).settings == settings
+
+
+def test_numbers_in_a_file_need_no_quotes(tmp_path: Path) -> None:
+    lines = (
+        "poll_interval = 7\nsettle = 0.5\nprune_share = 0\ncache_time = 'auto'\nhealth_address = 'off'\nwatch = 'poll'"
+    )
+    settings = load({}, {}, str(write(tmp_path / "a.toml", lines.encode()))).settings
+    assert (settings.poll_interval, settings.settle, settings.prune_share) == (7.0, 0.5, 0)
+    assert (settings.cache_time, settings.health_address, settings.watch) == (None, None, "poll")
+
+
+def test_the_service_listens_on_this_host_alone_unless_told_otherwise() -> None:
+    settings = load({}, {}).settings
+    assert (settings.health_address, settings.metrics_address) == (
+        Address("127.0.0.1", 8088),
+        Address("127.0.0.1", 9101),
+    )

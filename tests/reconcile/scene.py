@@ -16,7 +16,6 @@ from webpd.ledger.port import Directory, Known
 from webpd.ledger.sqlite import SqliteLedger
 from webpd.model import Encoding, Job, Result
 from webpd.queue.port import Lane
-from webpd.reconcile import patience as patience_module
 from webpd.reconcile import pruning as pruning_module
 from webpd.reconcile import reconciler as reconciler_module
 from webpd.reconcile.patience import Patience
@@ -45,13 +44,13 @@ WEBP = _webp()
 
 
 class Clock:
-    """The clocks that the reconciler reads, put forward: what waits for an hour is seen at once."""
+    """The monotonic clock that the reconciler reads, put forward: what waits for an hour is seen at once."""
 
     thread_time = staticmethod(time.thread_time)
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ahead = 0.0
-        for module in (patience_module, pruning_module, reconciler_module):
+        for module in (pruning_module, reconciler_module):
             monkeypatch.setattr(module, "time", self)
 
     def pass_by(self, seconds: float) -> None:
@@ -59,9 +58,6 @@ class Clock:
 
     def monotonic(self) -> float:
         return time.monotonic() + self.ahead
-
-    def time(self) -> float:
-        return time.time() + self.ahead
 
 
 class Inbox:
@@ -151,7 +147,7 @@ class Scene:
             self.age_folder(Path(folder), seconds)
 
     def age_folder(self, folder: Path, seconds: float = 3600.0) -> None:
-        os.utime(folder, (self.clock.time() - seconds,) * 2)
+        os.utime(folder, (time.time() - seconds,) * 2)
 
     def work(self) -> set[str]:
         """Give every image that waits its sidecar; return their paths from the root."""
@@ -164,9 +160,7 @@ class Scene:
         there = naming.sidecar_of(job.path)
         replaces = source.version_of(os.lstat(there)) if os.path.lexists(there) else None
         original = source.read(job, 1 << 20)
-        origin = Origin(
-            len(original.data), original.version.mtime_ns, sidecar.digest_of(original.data), FINGERPRINT
-        )
+        origin = Origin(len(original.data), original.version.mtime_ns, sidecar.digest_of(original.data), FINGERPRINT)
         self.publisher.publish(original, sidecar.attach(WEBP, origin), replaces)
 
     def finish(self, reconciler: Reconciler) -> set[str]:

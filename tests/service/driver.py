@@ -85,6 +85,10 @@ class Service:
         self._process = None
         return code
 
+    def over(self) -> bool:
+        """Tell whether it has ended, or would have but for threads that the kernel keeps in a call that hangs."""
+        return Path(f"/proc/{self.pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0] == "Z"
+
     def get(self, path: str, port: int | None = None) -> tuple[int, str]:
         """Return the status and body of what it answers; (0, "") where nobody does."""
         connection = http.client.HTTPConnection("127.0.0.1", port or self._health, timeout=10)

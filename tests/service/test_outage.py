@@ -1,4 +1,8 @@
-"""The link is cut, the server hangs, the mount goes: the work waits, loses nothing, and goes on by itself."""
+"""The link is cut, the server hangs, the mount goes: the work waits, loses nothing, and goes on by itself.
+
+The tests ask for the service before the laboratory, so that this one is cleared away first: what hangs in a mount
+cannot end, not even by SIGKILL, before the mount does.
+"""
 
 import contextlib
 import os
@@ -11,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Ended, write
-from tests.lab import SshfsLab, sshfs_lab
+from tests.lab import SshfsLab, sshfs_lab, wait_for
 from tests.service.driver import Service, leftovers, shows, sidecars
 
 IMAGES = 60
@@ -83,7 +87,7 @@ def few_threads(one: Service) -> Iterator[None]:
 
 
 def test_a_killed_server_costs_nothing_but_time(
-    lab: SshfsLab, service: Callable[..., Service], photograph: Callable[..., bytes], webpd: Callable[..., Ended]
+    service: Callable[..., Service], lab: SshfsLab, photograph: Callable[..., bytes], webpd: Callable[..., Ended]
 ) -> None:
     one = service(lab.mnt, **SLOW)
     images = begin(lab, one, photograph)
@@ -119,7 +123,7 @@ def test_a_server_that_hangs_costs_nothing_but_time(
 
 
 def test_a_service_whose_mount_hangs_still_ends_when_it_is_told_to(
-    hanging: SshfsLab, service: Callable[..., Service], photograph: Callable[..., bytes], webpd: Callable[..., Ended]
+    service: Callable[..., Service], hanging: SshfsLab, photograph: Callable[..., bytes], webpd: Callable[..., Ended]
 ) -> None:
     one = service(hanging.mnt, WEBPD_SHUTDOWN_TIMEOUT="2", **SLOW)
     images = begin(hanging, one, photograph)
@@ -127,14 +131,16 @@ def test_a_service_whose_mount_hangs_still_ends_when_it_is_told_to(
     one.wait_until(lambda: one.root()["mount"] == "hung", "the fault is seen")
     one.signal(signal.SIGHUP)
     one.wait_until(one.alive)
-    assert one.stop() == 0
+    one.signal(signal.SIGTERM)
+    wait_for(one.over, "it ends", 60)
     hanging.cont()
+    assert one.ended() == 0
     one.start()
     check(hanging, one, images, webpd)
 
 
 def test_nothing_is_written_under_a_mount_that_was_taken_away(
-    lab: SshfsLab, service: Callable[..., Service], photograph: Callable[..., bytes], webpd: Callable[..., Ended]
+    service: Callable[..., Service], lab: SshfsLab, photograph: Callable[..., bytes], webpd: Callable[..., Ended]
 ) -> None:
     one = service(lab.mnt, WEBPD_PRUNE_AFTER="1", **SLOW)
     images = begin(lab, one, photograph)
@@ -149,7 +155,7 @@ def test_nothing_is_written_under_a_mount_that_was_taken_away(
 
 
 def test_a_killed_sshfs_costs_nothing_but_time(
-    lab: SshfsLab, service: Callable[..., Service], photograph: Callable[..., bytes], webpd: Callable[..., Ended]
+    service: Callable[..., Service], lab: SshfsLab, photograph: Callable[..., bytes], webpd: Callable[..., Ended]
 ) -> None:
     one = service(lab.mnt, WEBPD_PRUNE_AFTER="1", **SLOW)
     images = begin(lab, one, photograph)
@@ -160,7 +166,7 @@ def test_a_killed_sshfs_costs_nothing_but_time(
 
 
 def test_one_sick_root_does_not_hold_up_another(
-    hanging: SshfsLab, tmp_path: Path, service: Callable[..., Service], photograph: Callable[..., bytes]
+    tmp_path: Path, service: Callable[..., Service], hanging: SshfsLab, photograph: Callable[..., bytes]
 ) -> None:
     well = tmp_path / "well"
     well.mkdir()
@@ -178,7 +184,7 @@ def test_one_sick_root_does_not_hold_up_another(
 
 
 def test_a_root_that_is_not_mounted_yet_is_waited_for(
-    lab: SshfsLab, service: Callable[..., Service], photograph: Callable[..., bytes]
+    service: Callable[..., Service], lab: SshfsLab, photograph: Callable[..., bytes]
 ) -> None:
     picture = write(lab.origin / "a" / "picture.jpg", photograph(160))
     one = service(lab.mnt, WEBPD_PRUNE_AFTER="1")
@@ -193,3 +199,24 @@ def test_a_root_that_is_not_mounted_yet_is_waited_for(
     one.wait_until(lambda: shows(new))
     assert one.health()["pruned"] == 0
     assert os.path.exists(f"{picture}.webp")
+
+
+@pytest.fixture
+def far(tmp_path: Path) -> Iterator[SshfsLab]:
+    """A mount so far away that a file being published can be caught in the act."""
+    with sshfs_lab(tmp_path, 0.02, options=("dcache_timeout=1",)) as one:
+        yield one
+
+
+def test_what_was_half_written_when_the_mount_died_is_removed_when_it_is_back(
+    service: Callable[..., Service], far: SshfsLab, photograph: Callable[..., bytes], webpd: Callable[..., Ended]
+) -> None:
+    one = service(far.mnt, **SLOW)
+    images = begin(far, one, photograph)
+    wait_for(lambda: leftovers(far.origin), "a temporary file")
+    far.kill_sshfs()
+    half_written = leftovers(far.origin)
+    assert half_written
+    one.wait_until(lambda: one.root()["mount"] == "dead", "the fault is seen")
+    far.mount()
+    check(far, one, images, webpd)

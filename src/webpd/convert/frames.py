@@ -125,7 +125,16 @@ def _read_exactly(stream: BinaryIO, length: int) -> bytes:
 
 def facts_of_picture(picture: Picture) -> dict[str, object]:
     """Return the facts that ``picture_of_facts`` reads."""
-    return {"picture": asdict(picture)}
+    # Not asdict: it takes twice as long as writing the JSON.
+    return {
+        "picture": {
+            "width": picture.width,
+            "height": picture.height,
+            "format": picture.format,
+            "frames": picture.frames,
+            "lossless": picture.lossless,
+        }
+    }
 
 
 def facts_of_error(error: PermanentError) -> dict[str, object]:

@@ -1,0 +1,173 @@
+"""Which roots the service has, and what each should be mounted on."""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import write
+from tests.lab import sshfs_lab, wait_for
+from webpd.errors import UnfitError, UsageError
+from webpd.ledger.sqlite import SqliteLedger
+from webpd.service.places import Place, find
+from webpd.tree.naming import Exclusion
+from webpd.tree.scanner import Scanner
+from webpd.watch.mount import Mount, mount_of
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[SqliteLedger]:
+    made = SqliteLedger(str(tmp_path / "state" / "ledger.sqlite"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def mounted() -> Iterator[Callable[[Path], Path]]:
+    """Return a function that mounts a tmpfs on a folder, which it makes."""
+    done: list[Path] = []
+
+    def mount(folder: Path) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], check=True)
+        done.append(folder)
+        return folder
+
+    yield mount
+    for folder in reversed(done):
+        if os.path.ismount(folder):
+            subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_each_folder_named_is_a_root_on_its_mount(ledger: SqliteLedger, tmp_path: Path) -> None:
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+    assert find([str(folder) for folder in folders], ledger) == [
+        Place(str(folder), mount_of(str(tmp_path))) for folder in folders
+    ]
+
+
+def test_relative_paths_are_those_of_the_working_directory(
+    ledger: SqliteLedger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert [place.path for place in find(["a/"], ledger)] == [str(tmp_path / "a")]
+
+
+def test_a_mount_below_a_root_is_a_root_of_its_own_and_no_part_of_the_one_above(
+    ledger: SqliteLedger, tmp_path: Path, mounted: Callable[[Path], Path]
+) -> None:
+    root = tmp_path / "tree"
+    write(root / "a.jpg", b"x")
+    inner = mounted(root / "with space" / "inner")
+    innermost = mounted(inner / "most")
+    write(inner / "b.jpg", b"x")
+    write(innermost / "c.jpg", b"x")
+    places = find([str(root)], ledger)
+    assert [place.path for place in places] == [str(root), str(inner), str(innermost)]
+    assert [place.mount.point for place in places[1:]] == [str(inner), str(innermost)]
+    assert places[0].mount == mount_of(str(tmp_path))
+    found = [
+        [job.path for look in Scanner(place.path, Exclusion((), place.apart)).walk() for job in look.jobs]
+        for place in places
+    ]
+    assert found == [[str(root / "a.jpg")], [str(inner / "b.jpg")], [str(innermost / "c.jpg")]]
+
+
+def test_a_root_named_by_a_link_has_its_inner_mounts_below_the_link(
+    ledger: SqliteLedger, tmp_path: Path, mounted: Callable[[Path], Path]
+) -> None:
+    inner = mounted(tmp_path / "real" / "inner")
+    (tmp_path / "link").symlink_to("real")
+    places = find([str(tmp_path / "link")], ledger)
+    assert [place.path for place in places] == [str(tmp_path / "link"), str(tmp_path / "link" / "inner")]
+    assert places[1].mount.point == str(inner)
+    assert places[0].apart == (str(tmp_path / "link" / "inner"),)
+
+
+def test_a_file_that_something_is_mounted_on_is_no_root(ledger: SqliteLedger, tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    file = write(root / "file", b"")
+    write(tmp_path / "other", b"")
+    subprocess.run(["mount", "--bind", str(tmp_path / "other"), str(file)], check=True)
+    try:
+        assert [place.path for place in find([str(root)], ledger)] == [str(root)]
+    finally:
+        subprocess.run(["umount", "-l", str(file)], check=True)
+
+
+def test_a_root_that_was_on_a_network_mount_and_is_an_empty_folder_now_is_waited_for(
+    ledger: SqliteLedger, tmp_path: Path
+) -> None:
+    root = tmp_path / "tree"
+    root.mkdir()
+    ledger.note_kind(str(root), f"fuse.sshfs {root}")
+    assert find([str(root)], ledger) == [Place(str(root), Mount(str(root), "fuse.sshfs"))]
+    assert find([str(root)], ledger)[0].mount.kind == "fuse.sshfs"  # and is remembered as that
+
+
+def test_a_root_that_was_on_a_network_mount_and_has_files_now_is_taken_as_it_is(
+    ledger: SqliteLedger, tmp_path: Path
+) -> None:
+    root = tmp_path / "tree"
+    image = write(root / "a.jpg", b"x")
+    ledger.note_kind(str(root), f"fuse.sshfs {root}")
+    assert find([str(root)], ledger)[0].mount == mount_of(str(root))
+    image.unlink()
+    assert find([str(root)], ledger)[0].mount == mount_of(str(root))  # the network mount is history
+
+
+def test_an_empty_local_folder_is_just_that(
+    ledger: SqliteLedger, tmp_path: Path, mounted: Callable[[Path], Path]
+) -> None:
+    folder = mounted(tmp_path / "tree")
+    assert find([str(folder)], ledger)[0].mount.kind == "tmpfs"
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+    assert find([str(folder)], ledger)[0].mount == mount_of(str(tmp_path))
+
+
+def test_a_network_mount_whose_server_is_gone_is_a_root_to_be_waited_for(ledger: SqliteLedger, tmp_path: Path) -> None:
+    with sshfs_lab(tmp_path) as lab:
+        before = find([str(lab.mnt)], ledger)
+        assert before[0].mount.kind == "fuse.sshfs"
+        lab.kill_sshfs()
+        wait_for(lambda: not os.path.exists(lab.mnt), "the mount is dead")
+        (after,) = find([str(lab.mnt)], ledger)
+        assert (after.path, after.mount.kind, after.mount.point) == (str(lab.mnt), "fuse.sshfs", str(lab.mnt))
+
+
+def test_what_is_below_a_mount_is_told_by_its_device(tmp_path: Path, mounted: Callable[[Path], Path]) -> None:
+    folder = mounted(tmp_path / "tree")
+    place = Place(str(folder / "in"), mount_of(str(folder)))
+    assert place.bare == os.stat(tmp_path).st_dev
+    assert place.bare != os.stat(folder).st_dev
+    assert Place("/srv", Mount("/", "ext4", os.stat("/").st_dev)).bare is None
+
+
+def test_where_the_device_below_is_the_same_there_is_no_telling(tmp_path: Path) -> None:
+    assert Place(str(tmp_path), Mount(str(tmp_path), "btrfs", os.stat(tmp_path.parent).st_dev)).bare is None
+
+
+@pytest.mark.parametrize(
+    ("paths", "error", "told"),
+    [
+        ([""], UsageError, "empty path"),
+        (["{tmp}/missing"], UnfitError, "no such folder"),
+        (["{tmp}/file.jpg"], UsageError, "not a folder"),
+        (["{tmp}/a", "{tmp}/a/b"], UsageError, "lies inside"),
+        (["{tmp}/a", "{tmp}/link"], UsageError, "lies inside"),
+        (["{tmp}/a", "{tmp}/a/../a"], UsageError, "lies inside"),
+    ],
+)
+def test_what_can_be_no_root_is_refused_and_named(
+    paths: list[str], error: type[Exception], told: str, ledger: SqliteLedger, tmp_path: Path
+) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("a")
+    write(tmp_path / "file.jpg", b"x")
+    with pytest.raises(error, match=told):
+        find([path.format(tmp=tmp_path) for path in paths], ledger)
