@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_NETWORK_THREADS = 64
 _THREADS_PER_WORKER = 4
 _SCAN_THREADS = 16
 
@@ -139,9 +138,8 @@ class Pass:
         return True
 
     def _threads(self) -> int:
-        local = all(root.mount.local for root in self.roots)
-        threads = _THREADS_PER_WORKER * self.workers
-        return self.settings.io_threads or (threads if local else max(threads, _NETWORK_THREADS))
+        remote = [root.mount.useful_threads for root in self.roots if not root.mount.local]
+        return self.settings.io_threads or max([_THREADS_PER_WORKER * self.workers, *remote])
 
 
 def count(settings: Settings, roots: Sequence[Root], *, every: bool) -> Iterator[int]:
@@ -164,7 +162,12 @@ def convert(
         pipelines = {
             root.path: Pipeline(
                 pool,
-                Publisher(settings.owner, settings.mode, fsync=_fsync(settings, root.mount)),
+                Publisher(
+                    settings.owner,
+                    settings.mode,
+                    fsync=_fsync(settings, root.mount),
+                    remote=not root.mount.local,
+                ),
                 settings.encoding,
                 settings.max_source,
                 reconvert_changed=reconvert_changed,

@@ -129,6 +129,14 @@ class LedgerContract:
         assert [directory.path for directory in ledger.emptied(ROOT, 10)] == ["a/b/c", "a/b", "a"]
         assert [directory.path for directory in ledger.emptied(ROOT, 1)] == ["a/b/c"]
 
+    def test_a_folder_stays_pruned_until_it_is_spared(self, ledger: Ledger) -> None:
+        ledger.record(ROOT, Directory("a", 5, pruned=True))
+        ledger.record(ROOT, Directory("a", 6))
+        assert ledger.emptied(ROOT, 10) == [Directory("a", 6, pruned=True)]
+        ledger.spare(ROOT, "a")
+        assert ledger.emptied(ROOT, 10) == []
+        assert ledger.directory(ROOT, "a") == Directory("a", 6)
+
     def test_what_is_known_of_a_file_is_replaced_and_forgotten_by_its_name(self, ledger: Ledger) -> None:
         failed = known(2000, Result.FAILED, Failure.DAMAGED, "cut off in \udcff.jpg after 12 of 34 bytes")
         ledger.learn(ROOT, "a", {"1.jpg": known(), "\udcff.jpg": failed})
@@ -254,7 +262,14 @@ class _Comparison(RuleBasedStateMachine):
     @rule(directory=_DIRECTORIES)
     def record(self, directory: Directory) -> None:
         self.ledger.record(self.root, directory)
-        self.model.directories[directory.path] = directory
+        before = self.model.directories.get(directory.path, directory)
+        self.model.directories[directory.path] = directory._replace(pruned=directory.pruned or before.pruned)
+
+    @rule(path=_PATHS)
+    def spare(self, path: str) -> None:
+        self.ledger.spare(self.root, path)
+        if path in self.model.directories:
+            self.model.directories[path] = self.model.directories[path]._replace(pruned=False)
 
     @rule(paths=st.lists(_PATHS, max_size=4))
     def doubt(self, paths: list[str]) -> None:

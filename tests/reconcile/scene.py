@@ -4,7 +4,7 @@ import io
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from webpd.tree import naming, sidecar, source
 from webpd.tree.naming import Exclusion
 from webpd.tree.pruner import Pruner
 from webpd.tree.publisher import Publisher
-from webpd.tree.scanner import Scanner
+from webpd.tree.scanner import Look, Scanner
 from webpd.tree.sidecar import Origin
 
 FINGERPRINT = sidecar.fingerprint_of(Encoding(80, 4), 1)
@@ -207,3 +207,30 @@ def in_threads(reconciler: Reconciler, *, full: bool = False) -> Cycle:
     """Cycle as on a network mount."""
     with ThreadPoolExecutor(4) as threads:
         return reconciler.cycle(full=full, threads=threads)
+
+
+class Meddled(Scanner):
+    """Has somebody at work while it lists: ``meanwhile`` is called with the directory, once it was listed."""
+
+    meanwhile: Callable[[str], object] = staticmethod(lambda _: None)
+
+    def look(self, directory: str) -> Iterator[Look]:
+        yield from list(super().look(directory))
+        self.meanwhile(directory)
+
+
+def meddled(meanwhile: Callable[[str], object]) -> Callable[..., Scanner]:
+    """Return a maker of such scanners."""
+
+    def make(root: str, exclude: Exclusion, *, every: bool) -> Scanner:
+        scanner = Meddled(root, exclude, every=every)
+        scanner.meanwhile = meanwhile
+        return scanner
+
+    return make
+
+
+def once(function: Callable[[], object]) -> Callable[[str], object]:
+    """Return what calls the function the first time, whatever it is called with, and does nothing from then on."""
+    left = [function]
+    return lambda _: left.pop()() if left else None

@@ -6,13 +6,13 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import as_nobody, write
-from tests.reconcile.scene import FINGERPRINT, IMAGE, LOCAL, Inbox, Scene, in_threads
+from tests.reconcile.scene import FINGERPRINT, IMAGE, LOCAL, Inbox, Scene, in_threads, meddled, once
 from webpd.ledger.port import Directory
 from webpd.ledger.sqlite import SqliteLedger
 from webpd.model import Result
@@ -22,39 +22,13 @@ from webpd.reconcile.visit import Cycle
 from webpd.tree.naming import Exclusion
 from webpd.tree.pruner import Pruner
 from webpd.tree.publisher import Publisher
-from webpd.tree.scanner import Look, Scanner
+from webpd.tree.scanner import Scanner
 
 DEEP = ["a.jpg", "one/b.JPG", "one/two/c.png", "one/two/three/four/d.jpeg", "onf/e.jpg", "Ordner mit Bild/ü.jpg"]
 
 
 def alone(reconciler: Reconciler) -> Cycle:
     return reconciler.cycle(full=False)
-
-
-class Meddled(Scanner):
-    """Has somebody at work while it lists: ``meanwhile`` is called with the directory, once it was listed."""
-
-    meanwhile: Callable[[str], object] = staticmethod(lambda _: None)
-
-    def look(self, directory: str) -> Iterator[Look]:
-        yield from list(super().look(directory))
-        self.meanwhile(directory)
-
-
-def meddled(meanwhile: Callable[[str], object]) -> Callable[..., Scanner]:
-    """Return a maker of such scanners."""
-
-    def make(root: str, exclude: Exclusion, *, every: bool) -> Scanner:
-        scanner = Meddled(root, exclude, every=every)
-        scanner.meanwhile = meanwhile  # type: ignore[method-assign]
-        return scanner
-
-    return make
-
-
-def once(function: Callable[[], object]) -> Callable[[str], object]:
-    left = [function]
-    return lambda _: left.pop()() if left else None
 
 
 @pytest.mark.parametrize("cycle", [alone, in_threads])
@@ -333,7 +307,7 @@ def test_a_directory_that_cannot_be_read_is_told_once_and_waited_for(tmp_path: P
         for _ in range(3):
             reconciler.cycle(full=True)
         before = ledger.directory(root, "shut") or Directory("")
-        os.chmod(shut, 0o755)
+        shut.chmod(0o755)
         reconciler.cycle(full=True)
         ledger.close()
         return [told, before.mtime_ns, [os.path.basename(path) for path, _, _ in inbox.offers]]

@@ -35,9 +35,9 @@ def test_a_doubt_is_as_old_as_when_the_file_first_was_as_it_is(clock: Clock) -> 
     assert doubts.age(replace(JOB, path="/tree/b.jpg")) == 0.0
 
 
-@pytest.mark.parametrize("change", [{"size": 1001}, {"mtime_ns": 1}])
-def test_a_file_that_changed_is_doubted_anew(change: dict[str, int], clock: Clock) -> None:
-    doubts, changed = Doubts(), replace(JOB, **change)
+@pytest.mark.parametrize("changed", [replace(JOB, size=1001), replace(JOB, mtime_ns=1)])
+def test_a_file_that_changed_is_doubted_anew(changed: Job, clock: Clock) -> None:
+    doubts = Doubts()
     doubts.add(JOB)
     clock.now += 5.0
     assert doubts.age(changed) == 0.0

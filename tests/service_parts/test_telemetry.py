@@ -114,7 +114,7 @@ def test_what_came_of_images_is_counted_by_result_and_reason() -> None:
 def test_two_lives_of_the_service_in_one_process_do_not_count_together() -> None:
     one, other = Metrics(), Metrics()
     one.count(Outcome("a", Result.CONVERTED))
-    assert other.outcomes["converted"] == 0
+    assert other.outcomes[Result.CONVERTED] == 0
     assert samples(other)["webpd_images_total", "converted"] == 0
 
 

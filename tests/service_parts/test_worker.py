@@ -4,7 +4,7 @@ import io
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,94 +12,13 @@ import pytest
 from PIL import Image
 
 from tests.conftest import LIMITS, write
+from tests.service_parts.shop import ENCODING, FINGERPRINT, LOCAL, MTIME, NETWORK, Clock, Shop
 from webpd.convert.pool import CodecPool
 from webpd.ledger.port import Known
-from webpd.ledger.sqlite import SqliteLedger
-from webpd.model import Encoding, Failure, Job, Result, Sidecar, Skip
-from webpd.pipeline import Pipeline
-from webpd.reconcile.patience import Patience
-from webpd.service import doubts as doubts_module
-from webpd.service.worker import DONE, OVERSIZE_WAIT, Verdict, Worker
-from webpd.telemetry.metrics import Metrics
-from webpd.tree.naming import Exclusion
+from webpd.model import Failure, Result, Sidecar, Skip
+from webpd.service.worker import DONE, OVERSIZE_WAIT, Verdict
 from webpd.tree.publisher import Publisher
-from webpd.tree.scanner import Scanner
-from webpd.watch.health import Health, MountProbe
-from webpd.watch.mount import mount_of
-
-ENCODING = Encoding(80, 4)
-FINGERPRINT = b"12345678"
-LOCAL = Patience(settle=0.5, cache=0.0, local=True)
-NETWORK = Patience(settle=0.5, cache=20.0, local=False)
-MTIME = 1_600_000_000.5
-
-
-class Clock:
-    """The monotonic clock that doubts are timed by, put forward."""
-
-    ahead = 0.0
-
-    def monotonic(self) -> float:
-        return self.ahead
-
-
-class Shop:
-    """A worker of one root, with real codecs, and all that it reports to."""
-
-    def __init__(self, folder: Path, pool: CodecPool) -> None:
-        self.root = folder / "tree"
-        self.root.mkdir(exist_ok=True)
-        self.pool = pool
-        self.ledger = SqliteLedger(str(folder / "state" / "ledger.sqlite"))
-        self.metrics = Metrics()
-        self.blamed: list[Health | None] = []
-        self.publisher = Publisher(None, 0o644, fsync=False)
-        self.workers: dict[Patience, Worker] = {}
-
-    def worker(self, patience: Patience = LOCAL) -> Worker:
-        if patience not in self.workers:
-            self.workers[patience] = Worker(
-                str(self.root),
-                Pipeline(self.pool, self.publisher, ENCODING, 1 << 20),
-                self.ledger,
-                patience,
-                FINGERPRINT,
-                self.metrics,
-                self._blame,
-            )
-        return self.workers[patience]
-
-    def _blame(self, error: OSError) -> Health | None:
-        found = MountProbe(str(self.root), mount_of(str(self.root))).blame(error)
-        self.blamed.append(found)
-        return found
-
-    def job(self, path: Path) -> Job:
-        """Return what a look at the folder makes of the image."""
-        looks = Scanner(str(self.root), Exclusion(()), every=True).look(str(path.parent))
-        (job,) = [job for look in looks for job in look.jobs if job.path == str(path)]
-        return job
-
-    def known(self, directory: str = "") -> dict[str, Known]:
-        return dict(self.ledger.known(str(self.root), directory))
-
-    @property
-    def retries(self) -> float:
-        return self.metrics.retries._value.get()
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(doubts_module, "time", made)
-    return made
-
-
-@pytest.fixture
-def shop(tmp_path: Path, pool: CodecPool, clock: Clock) -> Iterator[Shop]:
-    made = Shop(tmp_path, pool)
-    yield made
-    made.ledger.close()
+from webpd.watch.health import Health
 
 
 def webp(path: Path) -> Path:
@@ -111,7 +30,7 @@ def test_a_converted_image_is_done_and_the_tree_itself_tells_so(shop: Shop, phot
     assert shop.worker().work(shop.job(path)) == DONE
     assert webp(path).exists()
     assert shop.known() == {}
-    assert shop.metrics.outcomes["converted"] == 1
+    assert shop.metrics.outcomes[Result.CONVERTED] == 1
 
 
 def test_an_original_that_is_gone_is_done_and_nothing_is_counted(shop: Shop, photograph: Callable[..., bytes]) -> None:
@@ -323,7 +242,7 @@ def test_damage_on_a_network_mount_is_doubtful_until_its_cache_time_has_passed(
     clock.ahead += 1.0
     assert worker.work(job) == DONE
     assert shop.known()["a.jpg"].reason == Failure.DAMAGED
-    assert shop.metrics.outcomes["failed"] == 1
+    assert shop.metrics.outcomes[Result.FAILED] == 1
 
 
 def test_what_the_cache_showed_half_is_converted_when_it_shows_it_whole(
@@ -400,5 +319,5 @@ def test_a_restored_sidecar_whose_times_alone_differ_is_fresh(shop: Shop, photog
     shutil.copyfile(path, copy)
     shutil.copyfile(webp(path), webp(copy))
     assert shop.worker().work(shop.job(copy)) == DONE
-    assert shop.metrics.outcomes["fresh"] == 1
+    assert shop.metrics.outcomes[Result.FRESH] == 1
     assert shop.known("copy") == {}

@@ -3,6 +3,7 @@
 import io
 import struct
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from webpd.tree.bitrix import oversized
 FILTERS = "0123456789abcdef0123456789abcdef"
 
 
-def picture(width: int, height: int, form: str = "JPEG", **options: object) -> bytes:
+def picture(width: int, height: int, form: str = "JPEG", **options: Any) -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (width, height), "teal").save(file, form, **options)
     return file.getvalue()
@@ -59,8 +60,10 @@ def test_a_folder_may_leave_one_side_to_the_picture() -> None:
 
 @pytest.mark.parametrize(
     "folder",
-    ["abc", "100_100", "100_100_3", "0_100_1", "100_0_1", "x100_100_1", "100_100_1Z", "100x100_1", "-1_5_1", "1_1_"]
-    + ["100000_1_1", "100_100_1\n", " 100_100_1"],
+    [
+        *("abc", "100_100", "100_100_3", "0_100_1", "100_0_1", "x100_100_1", "100_100_1Z", "100x100_1", "-1_5_1"),
+        *("1_1_", "100000_1_1", "100_100_1\n", " 100_100_1"),
+    ],
 )
 def test_a_folder_of_another_name_allows_anything(folder: str) -> None:
     assert not oversized(in_folder(folder), picture(500, 500))
@@ -83,7 +86,7 @@ def test_only_the_folder_that_holds_the_picture_counts() -> None:
         {"restart_marker_rows": 1},
     ],
 )
-def test_the_size_is_found_whatever_stands_before_it(options: dict[str, object]) -> None:
+def test_the_size_is_found_whatever_stands_before_it(options: dict[str, Any]) -> None:
     data = picture(300, 200, **options)
     assert oversized(in_folder("299_200_1"), data)
     assert not oversized(in_folder("300_200_1"), data)

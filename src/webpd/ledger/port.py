@@ -79,7 +79,10 @@ class Ledger(Protocol):
         """Remember that these directories are there and have to be looked at; return those that were not known."""
 
     def record(self, root: str, directory: Directory) -> None:
-        """Remember this of the directory, in place of what was remembered."""
+        """Remember this of the directory, in place of what was remembered; ``pruned``, once set, stays so."""
+
+    def spare(self, root: str, path: str) -> None:
+        """Take back that the directory was ``pruned``: it may stay."""
 
     def doubt(self, root: str, paths: Iterable[str]) -> None:
         """These directories must be looked at, whatever their mtime: sets ``mtime_ns`` to None.

@@ -111,7 +111,8 @@ _COLUMNS = "path, mtime_ns, sure, looked, images, orphans, orphaned, pruned"
 _RECORD = f"""
 INSERT INTO directory (root, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET mtime_ns = excluded.mtime_ns, sure = excluded.sure, looked = excluded.looked,
-    images = excluded.images, orphans = excluded.orphans, orphaned = excluded.orphaned, pruned = excluded.pruned
+    images = excluded.images, orphans = excluded.orphans, orphaned = excluded.orphaned,
+    pruned = max(pruned, excluded.pruned)
 """  # noqa: S608 - the columns are ours
 
 _LEARN = """
@@ -163,6 +164,10 @@ class SqliteLedger:
         path, mtime_ns, *rest = directory
         row = (os.fsencode(path), None if mtime_ns is None else _storable(mtime_ns), *rest)
         self._database.write(lambda connection: connection.execute(_RECORD, (_add_root(connection, root), *row)))
+
+    def spare(self, root: str, path: str) -> None:
+        spare = "UPDATE directory SET pruned = 0 WHERE root = ? AND path = ?"
+        self._database.write(lambda connection: connection.execute(spare, (_root(connection, root), os.fsencode(path))))
 
     def doubt(self, root: str, paths: Iterable[str]) -> None:
         names = [os.fsencode(path) for path in paths]

@@ -1,6 +1,7 @@
 """Deletion in the running service: which orphans may go, when, and how many."""
 
 import logging
+import os
 import time
 from collections.abc import Callable
 
@@ -74,45 +75,55 @@ class Pruning:
 
     def _prune_directory(self, path: str) -> None:
         """Look once more, and remove what both looks found."""
-        before = self._reconciler.orphans.get(path, {})
+        before = set(self._reconciler.orphans.get(path, ()))
         self._reconciler.look_again(path)
         now = self._reconciler.orphans.get(path, {})
         due = time.monotonic() - self._after
-        gone = [orphan for orphan, since in now.items() if orphan in before and since <= due and self._remove(orphan)]
-        if gone and (directory := self._ledger.directory(self._reconciler.root, path)):
-            self._ledger.record(self._reconciler.root, directory._replace(pruned=True))
+        chosen = [orphan for orphan, since in now.items() if orphan in before and since <= due]
+        if chosen:
+            self._ledger.record(self._reconciler.root, Directory(path, pruned=True))  # to be looked at, too
+            for orphan in chosen:
+                self._remove(path, orphan)
             self._reconciler.look_again(path)
 
-    def _remove(self, orphan: str) -> bool:
+    def _remove(self, path: str, orphan: str) -> None:
         if self._halted():
-            return False
+            return
         try:
             verdict = self._pruner.remove(orphan)
         except WebpdError as error:
             _log.warning("not pruned: %s", error)
-            return False
+            return
         if verdict is Verdict.OURS:
             self._removed(orphan)
-        return verdict is Verdict.OURS
+        else:  # another file by now, or no orphan any more: the next look examines it anew
+            self._reconciler.orphans.get(path, {}).pop(orphan, None)
 
     def _remove_folder(self, directory: Directory) -> None:
+        """Remove the folder, and the one above it if it held no other, once both have been idle long enough."""
         root, path = self._reconciler.root, directory.path
-        absolute, above = self._reconciler.absolute(path), path.rpartition("/")[0]
+        absolute, above = self._reconciler.absolute(path), self._reconciler.absolute(path.rpartition("/")[0])
         try:
+            if not self._is_empty(absolute):
+                self._ledger.spare(root, path)
+                return
+            alone = above != root and len(os.listdir(above)) == 1
             if self._pruner.idle(absolute) < self._folders_after:
                 return
-            may_go = bool(above) and self._pruner.idle(self._reconciler.absolute(above)) >= self._folders_after
-            gone = self._pruner.remove_folder(absolute, 0)
-            if gone and may_go:
-                self._pruner.remove_folder(self._reconciler.absolute(above), 0)
-        except WebpdError as error:
+            if alone and self._pruner.idle(above) < self._folders_after:
+                return
+            if self._pruner.remove_folder(absolute, 0):
+                self._ledger.forget(root, path)
+                if alone and self._pruner.remove_folder(above, 0):
+                    self._ledger.forget(root, path.rpartition("/")[0])
+        except (WebpdError, OSError) as error:
             _log.warning("not pruned: %s", error)
-            gone = False
-        if gone:
-            self._ledger.forget(root, path)
-            if above and not may_go:
-                self._ledger.record(
-                    root, (self._ledger.directory(root, above) or Directory(above))._replace(pruned=True)
-                )
-        else:
-            self._ledger.record(root, directory._replace(pruned=False))
+            self._ledger.spare(root, path)
+
+    @staticmethod
+    def _is_empty(directory: str) -> bool:
+        """Tell whether nothing is in the folder. One that went by itself is the next cycle's business."""
+        try:
+            return not os.listdir(directory)
+        except FileNotFoundError:
+            return False

@@ -6,8 +6,10 @@ mtime is remembered. Whatever is unfinished when the service ends, however it en
 
 import logging
 import os
+import stat
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,10 +32,12 @@ _FIRST_PAGE = 16
 # What a look at one image costs, at the most, in seconds of a core: a busy directory is looked at again accordingly.
 _LOOK_COST = 2e-5
 _SHARE = 0.02
+# The shortest time between two looks at a directory with work to be done, in seconds.
+_BREATH = 1.0
 # The longest wait until a directory with work to be done is looked at again, in seconds.
 _LONGEST_WAIT = 300.0
-# Bounds on what is kept in memory: directories with orphans, directories with work, troubles told.
-_MOST_ORPHANED, _MOST_BUSY, _MOST_TOLD = 100_000, 100_000, 1_000
+# Bounds on what is kept in memory: directories with orphans or with work, images just finished, troubles told.
+_MOST_ORPHANED, _MOST_BUSY, _MOST_FINISHED, _MOST_TOLD = 100_000, 100_000, 20_000, 1_000
 
 
 class Watcher(Protocol):
@@ -76,6 +80,7 @@ class Reconciler:
         """How many directories were listed since the start."""
         self.orphans: dict[str, dict[str, float]] = {}
         """Sidecars without an original: by directory and path, since when (monotonic seconds)."""
+        self._prefix = os.path.join(self.root, "")
         self._scanner = scanner
         self._ledger = ledger
         self._offer = offer
@@ -88,6 +93,7 @@ class Reconciler:
         self._looking: dict[str, bool] = {}
         self._full: set[Lane] = set()
         self._busy: dict[str, _Busy] = {}
+        self._finished: OrderedDict[str, tuple[int, int, float]] = OrderedDict()
         self._told: dict[str, str] = {}
 
     def cycle(self, *, full: bool, threads: ThreadPoolExecutor | None = None) -> Cycle:
@@ -123,6 +129,14 @@ class Reconciler:
                 return False
         return True
 
+    def finished(self, job: Job) -> None:
+        """The image has a sidecar now: a look that began before, or in a cache's past, does not know that."""
+        with self._lock:
+            self._finished[job.path] = (job.size, job.mtime_ns, time.monotonic())
+            self._finished.move_to_end(job.path)
+            if len(self._finished) > _MOST_FINISHED:
+                self._finished.popitem(last=False)
+
     def look_again(self, path: str) -> None:
         """Look at a directory of the index, for those who must know how it is now."""
         self._look(path, Lane.BACKFILL)
@@ -130,7 +144,7 @@ class Reconciler:
     def forget(self, vanished: Iterable[str]) -> None:
         """Forget directories that are still not there. The caller has just seen that the mount is well."""
         for path in vanished:
-            if not os.path.lexists(self.absolute(path)):
+            if self._mtime(path) is None:
                 self._ledger.forget(self.root, path)
 
     def absolute(self, path: str) -> str:
@@ -167,16 +181,17 @@ class Reconciler:
     def _mtimes(self, directories: Sequence[Directory]) -> tuple[list[int | None], float]:
         """Return the directories' mtimes, None for those that are gone, -1 for those that do not answer."""
         begun = time.thread_time()
-        root = os.path.join(self.root, "")
-        mtimes: list[int | None] = []
-        for directory in directories:
-            try:
-                mtimes.append(os.stat(root + directory.path).st_mtime_ns)
-            except (FileNotFoundError, NotADirectoryError):
-                mtimes.append(None)
-            except OSError:
-                mtimes.append(-1)  # the look tells what is wrong
+        mtimes = [self._mtime(directory.path) for directory in directories]
         return mtimes, time.thread_time() - begun
+
+    def _mtime(self, path: str) -> int | None:
+        try:
+            status = os.lstat(self._prefix + path) if path else os.stat(self.root)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError:
+            return -1  # the look tells what is wrong
+        return status.st_mtime_ns if stat.S_ISDIR(status.st_mode) else None
 
     def _is_due(self, directory: Directory, mtime: int, cycle: Cycle, now: float) -> bool:
         looked = directory.looked if directory.looked <= now else 0.0  # the clock begins anew with the machine
@@ -186,12 +201,13 @@ class Reconciler:
             return True
         if cycle.full:
             return True
+        age = now - looked
+        if age < directory.images * _LOOK_COST / _SHARE:  # a look at a large directory is dear
+            return False
         if directory.mtime_ns is None:
             busy = self._busy.get(directory.path)
-            return busy is None or busy.mtime_ns != mtime or now >= busy.until
-        if mtime != directory.mtime_ns:
-            return now - looked >= directory.images * _LOOK_COST / _SHARE
-        return not directory.sure and now - looked >= self._patience.sure
+            return busy is None or now >= busy.until or (busy.mtime_ns != mtime and age >= _BREATH)
+        return mtime != directory.mtime_ns or (not directory.sure and age >= self._patience.sure)
 
     def _look(self, path: str, lane: Lane) -> tuple[int, list[str], bool]:
         """Look at a directory; by one thread at a time, and again if another one wanted to meanwhile.
@@ -220,15 +236,17 @@ class Reconciler:
     def _look_once(self, path: str, lane: Lane) -> tuple[int, list[str], bool]:
         begun = time.monotonic()
         absolute = self.absolute(path)
+        if self._scanner.leaves_alone(absolute):  # by settings that are newer than the index
+            self._ledger.forget(self.root, path)
+            return 0, [], True
         if self._watcher:
             self._watcher.watch(absolute)
-        try:
-            mtime = os.stat(absolute).st_mtime_ns
-        except OSError:
+        mtime = self._mtime(path)
+        if mtime is None:
             return 0, [], True  # the next cycle finds out why
         before = self._ledger.directory(self.root, path) or Directory(path)
         known = self._ledger.known(self.root, path)
-        visit = Visit(known)
+        visit = Visit(begun, known)
         for look in self._scanner.look(absolute):
             self._take(look, visit, lane)
         self.listed += 1
@@ -237,7 +255,7 @@ class Reconciler:
         found = self._ledger.discover(self.root, (self._relative(child) for child in visit.directories))
         orphans = self._note_orphans(path, visit)
         settled = not visit.busy
-        self._note_busy(path, mtime, begun, settled=settled)
+        self._note_busy(path, mtime, begun, waits=visit.busy and visit.whole)
         unchanged = before.mtime_ns == mtime and not before.sure and begun - before.looked >= self._patience.sure
         sure = settled and (self._patience.is_old(mtime) or unchanged)
         if visit.unfinished and self._patience.may_go_on(mtime):
@@ -258,8 +276,9 @@ class Reconciler:
         return visit.offered, list(found), visit.whole
 
     def _take(self, look: Look, visit: Visit, lane: Lane) -> None:
-        jobs = [job for job in look.jobs if visit.needs(job, self._fingerprint)]
-        # Images that a walk asks about anyway, because their mount's cache may have told a tale, are no work.
+        jobs = [
+            job for job in look.jobs if visit.needs(job, self._fingerprint) and not self._is_finished(job, visit.begun)
+        ]
         visit.images += look.found
         visit.directories += look.directories
         visit.orphans += [path for path in look.orphans if not visit.is_foreign(path)]
@@ -278,6 +297,11 @@ class Reconciler:
             taken = self._offer(jobs, lane, self._patience.delay(jobs)) if visit.whole and not self._halted() else 0
             visit.offered += taken
             visit.whole = taken == len(jobs)
+
+    def _is_finished(self, job: Job, begun: float) -> bool:
+        size, mtime_ns, at = self._finished.get(job.path, (-1, 0, 0.0))
+        same = (size, mtime_ns) == (job.size, job.mtime_ns)
+        return same and job.sidecar is Sidecar.ABSENT and begun <= at + self._patience.cache
 
     def _tell(self, path: str, detail: str) -> None:
         """Log what is wrong with a path, once for as long as it stays the same."""
@@ -316,14 +340,14 @@ class Reconciler:
             visit.seen.add(name)
         return verdict is Verdict.OURS
 
-    def _note_busy(self, path: str, mtime_ns: int, begun: float, *, settled: bool) -> None:
+    def _note_busy(self, path: str, mtime_ns: int, begun: float, *, waits: bool) -> None:
         """Let a directory in which nothing moves wait longer each time: what it has to be done is in the queue."""
         before = self._busy.pop(path, None)
-        if settled or len(self._busy) >= _MOST_BUSY:
+        if not waits or len(self._busy) >= _MOST_BUSY:
             return
         still = before is not None and before.mtime_ns == mtime_ns
         wait = min(2 * before.wait, _LONGEST_WAIT) if before and still else max(1.0, self._patience.settle)
         self._busy[path] = _Busy(mtime_ns, begun + wait, wait)
 
     def _relative(self, directory: str) -> str:
-        return directory[len(os.path.join(self.root, "")) :]
+        return directory[len(self._prefix) :]

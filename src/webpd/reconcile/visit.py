@@ -37,10 +37,11 @@ class Cycle:
 class Visit:
     """What the looks at one directory came to. ``known`` is what the ledger knows of its files.
 
-    ``busy`` tells that there is something to do, ``unfinished`` that a file looks as if it were still being written,
-    ``whole`` that there was room for all jobs.
+    ``begun`` is when (monotonic seconds), ``busy`` tells that there is something to do, ``unfinished`` that a file
+    looks as if it were still being written, ``whole`` that there was room for all jobs.
     """
 
+    begun: float
     known: Mapping[str, Known]
     seen: set[str] = field(default_factory=set)
     directories: list[str] = field(default_factory=list)

@@ -23,6 +23,7 @@ from webpd.reconcile.visit import Cycle
 from webpd.service.places import Place
 from webpd.service.worker import Worker
 from webpd.settings import Settings
+from webpd.summary import printable
 from webpd.telemetry.metrics import Metrics
 from webpd.tree.naming import Exclusion
 from webpd.tree.pruner import Pruner
@@ -38,7 +39,7 @@ _SCAN_THREADS = 16
 _SHARE = 0.02
 """Of one core, how much polling may take."""
 _PROBE_INTERVAL = 1.0
-_INTERVAL_ONCE = 0.2
+_INTERVAL_ONCE = 0.5
 """Seconds between two cycles of a single pass."""
 _TRIES_ONCE = 3
 """How often a single pass tries an image before it gives it up."""
@@ -63,6 +64,7 @@ class Keeper:
     def __init__(self, place: Place, shared: Shared, threads: int, *, once: bool) -> None:
         settings, ledger, fingerprint = shared.settings, shared.ledger, shared.fingerprint
         self.root, self.mount = root, mount = place.path, place.mount
+        self._label = printable(root)
         self.health = Health.WELL
         self.detail = ""
         self._watching = False
@@ -85,7 +87,9 @@ class Keeper:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="io")
         self._lookers = None if mount.local else ThreadPoolExecutor(_SCAN_THREADS, thread_name_prefix="look")
         self._watcher = None if once else self._watcher_for(settings.watch)
-        publisher = Publisher(settings.owner, settings.mode, fsync=_fsync(settings, mount), bare=place.bare)
+        publisher = Publisher(
+            settings.owner, settings.mode, fsync=_fsync(settings, mount), remote=not mount.local, bare=place.bare
+        )
         pruner = Pruner(root, publisher, share=settings.prune_share / 100)
         self.reconciler = Reconciler(
             Scanner(root, Exclusion(settings.exclude, place.apart), every=not mount.local),
@@ -107,7 +111,16 @@ class Keeper:
             folders_after=settings.prune_folders_after,
         )
         pipeline = Pipeline(shared.pool, publisher, settings.encoding, settings.max_source)
-        self._worker = Worker(root, pipeline, ledger, self._patience, fingerprint, metrics, self._blame)
+        self._worker = Worker(
+            root,
+            pipeline,
+            ledger,
+            self._patience,
+            fingerprint,
+            metrics,
+            blame=self._blame,
+            finished=self.reconciler.finished,
+        )
         self._given_up: set[str] = set()
         self._offered = 0
         self._told = (0, 0)
@@ -170,10 +183,10 @@ class Keeper:
     def state(self) -> dict[str, Any]:
         """Return how the root is, for the health page; asks nobody who could keep it waiting."""
         return {
-            "root": self.root,
+            "root": self._label,
             "kind": self.mount.kind,
             "mount": str(self.health),
-            "detail": self.detail,
+            "detail": printable(self.detail),
             "watch": "inotify" if self._watcher else "poll",
             "watches": self._watcher.watches if self._watcher else 0,
             "overflows": self._watcher.overflows if self._watcher else 0,
@@ -223,7 +236,7 @@ class Keeper:
                 _log.warning("mount is sick: paused", root=self.root, mount=str(health), detail=detail)
         self.health, self.detail = health, detail
         well = health is Health.WELL
-        self._metrics.mount.labels(self.root).set(well)
+        self._metrics.mount.labels(self._label).set(well)
         if well or self._stopping.is_set():
             self._well.set()
             self._going.set()
@@ -310,9 +323,9 @@ class Keeper:
         self._totals = self._ledger.totals(self.root)
         self.cycles += 1
         self._watching = True
-        self._metrics.cycles.labels(self.root).inc()
+        self._metrics.cycles.labels(self._label).inc()
         told, self._told_listed = self._told_listed, self.reconciler.listed
-        self._metrics.listed.labels(self.root).inc(self._told_listed - told)
+        self._metrics.listed.labels(self._label).inc(self._told_listed - told)
 
     def _pass_if_idle(self) -> None:
         if self._queue.state().idle:
@@ -363,9 +376,9 @@ class Keeper:
     def _report(self, watcher: FileWatcher) -> None:
         told = self._told
         self._told = (watcher.overflows, watcher.failed)
-        self._metrics.watches.labels(self.root).set(watcher.watches)
-        self._metrics.overflows.labels(self.root).inc(self._told[0] - told[0])
-        self._metrics.unwatched.labels(self.root).inc(self._told[1] - told[1])
+        self._metrics.watches.labels(self._label).set(watcher.watches)
+        self._metrics.overflows.labels(self._label).inc(self._told[0] - told[0])
+        self._metrics.unwatched.labels(self._label).inc(self._told[1] - told[1])
 
 
 def _fsync(settings: Settings, mount: Mount) -> bool:

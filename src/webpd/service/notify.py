@@ -1,15 +1,17 @@
 """Words to systemd, where it started us: sd_notify(3), which is one datagram."""
 
+import contextlib
 import os
 import socket
 
 
 def notify(state: str) -> None:
-    """Send a state such as ``READY=1``; nothing where nobody asked for it."""
+    """Send a state such as ``READY=1``; nothing where nobody asked for it, or listens any more."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+    channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    with channel, contextlib.suppress(OSError):
         channel.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
 
 

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-_NETWORK_THREADS = 64
 _THREADS_PER_WORKER = 4
 _LAST_WAIT = 3.0
 """Seconds that threads get to end once the codec processes are gone."""
@@ -159,7 +158,7 @@ class Service:
         try:
             for place in places:
                 auto = _THREADS_PER_WORKER * workers
-                threads = settings.io_threads or (auto if place.mount.local else max(auto, _NETWORK_THREADS))
+                threads = settings.io_threads or (auto if place.mount.local else max(auto, place.mount.useful_threads))
                 shared = Shared(settings, fingerprint(settings), pool, self._queue, ledger, self._metrics)
                 self._keepers.append(Keeper(place, shared, threads, once=self._once))
             for keeper in self._keepers:

@@ -1,6 +1,7 @@
 """One image in the running service: what is tried, what is learnt from it, and whether it comes again."""
 
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -42,10 +43,11 @@ DONE = Verdict()
 class Worker:
     """Works on the images of one root, in any thread.
 
-    ``blame`` asks whether the mount is at fault for an error, and halts the root if so.
+    ``blame`` asks whether the mount is at fault for an error, and halts the root if so; ``finished`` is told of each
+    image that has a sidecar now.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one for each neighbour
         self,
         root: str,
         pipeline: Pipeline,
@@ -53,7 +55,9 @@ class Worker:
         patience: Patience,
         fingerprint: bytes,
         metrics: Metrics,
+        *,
         blame: Callable[[OSError], Health | None],
+        finished: Callable[[Job], None],
     ) -> None:
         self._root = root
         self._pipeline = pipeline
@@ -62,6 +66,7 @@ class Worker:
         self._fingerprint = fingerprint
         self._metrics = metrics
         self._blame = blame
+        self._finished = finished
         self._doubts = Doubts()
 
     def work(self, job: Job) -> Verdict:
@@ -89,7 +94,9 @@ class Worker:
 
     def _look_again(self, job: Job) -> Verdict:
         try:
-            now = os.stat(job.path)
+            now = os.lstat(job.path)
+            if stat.S_ISLNK(now.st_mode):
+                return DONE  # whether a link leads where it may is for a look at its folder to tell
             there = os.path.lexists(naming.sidecar_of(job.path))
         except FileNotFoundError:
             return DONE
@@ -118,6 +125,7 @@ class Worker:
         self._metrics.count(outcome)
         told = {"path": job.path, "seconds": round(outcome.seconds, 3)}
         if outcome.result is Result.CONVERTED:
+            self._finished(job)
             _log.info("converted", **told, source_bytes=outcome.source_bytes, webp_bytes=outcome.webp_bytes)
         elif outcome.result is Result.FAILED:
             _log.error("failed", **told, reason=str(outcome.reason), detail=outcome.detail)

@@ -50,17 +50,27 @@ class StorageError(UnfitError):
 class Publisher:
     """Writes sidecars of one owner and mode below one root. Thread-safe.
 
-    ``owner`` is (uid, gid), or None to leave it. ``fsync`` makes each sidecar durable before it is named. ``bare`` is
-    the device that the root's folders are on while its file system is not mounted; nothing is ever written there.
+    ``owner`` is (uid, gid), or None to leave it. ``fsync`` makes each sidecar durable before it is named. ``remote``
+    tells that each call is a round trip: what a new file is like is then asked once, and not of each. ``bare`` is the
+    device that the root's folders are on while its file system is not mounted; nothing is ever written there.
     """
 
-    def __init__(self, owner: tuple[int, int] | None, mode: int, *, fsync: bool, bare: int | None = None) -> None:
+    def __init__(
+        self,
+        owner: tuple[int, int] | None,
+        mode: int,
+        *,
+        fsync: bool,
+        remote: bool = False,
+        bare: int | None = None,
+    ) -> None:
         self._owner = owner
         self._mode = mode
         self._fsync = fsync
         self._bare = bare
-        # What a mount has refused once it is not asked again: on a network each call is a round trip.
-        self._keeps_owner = False
+        self._remote = remote
+        self._new: os.stat_result | None = None  # what new files are like there
+        self._keeps_owner = False  # what a mount has refused once it is not asked again
         self._refused = False
         self._prefix = f"{naming.TEMPORARY_PREFIX}{_host()}-{os.getpid()}-{_started(os.getpid())}-"
         self._numbers = itertools.count()
@@ -78,7 +88,7 @@ class Publisher:
             with self._opened(directory) as folder:
                 try:
                     self._write(folder, temporary, data, original.version.mtime_ns)
-                    source.check(original)
+                    source.check(original, folder)
                     _check_place(final, replaces, folder)
                     os.rename(temporary, final, src_dir_fd=folder, dst_dir_fd=folder)
                 except BaseException:
@@ -130,7 +140,9 @@ class Publisher:
             view = memoryview(data)
             while view:
                 view = view[os.write(descriptor, view) :]
-            status = os.fstat(descriptor)
+            status = self._new or os.fstat(descriptor)
+            if self._remote:
+                self._new = status
             if status.st_mode & 0o7777 != self._mode:
                 os.fchmod(descriptor, self._mode)
             os.utime(descriptor, ns=(mtime_ns, mtime_ns))

@@ -73,6 +73,14 @@ class Scanner:
         else:
             yield from self._walk_threaded(threads)
 
+    def leaves_alone(self, directory: str) -> bool:
+        """Tell whether the walk passes over the directory: it, or one on the way to it, is hidden or excluded."""
+        while len(directory) > len(self.root):
+            if directory in self._exclude or os.path.basename(directory).startswith("."):
+                return True
+            directory = os.path.dirname(directory)
+        return False
+
     def look(self, directory: str) -> Iterator[Look]:
         """Look at one directory: yield what is there, a thousand originals at a time."""
         look = Look(directory)

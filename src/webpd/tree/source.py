@@ -65,10 +65,14 @@ def read(job: Job, max_size: int) -> Source:
     return original
 
 
-def check(source: Source) -> None:
-    """Raise ``ChangedError`` or ``GoneError`` unless the path still holds what was read."""
+def check(source: Source, folder: int | None = None) -> None:
+    """Raise ``ChangedError`` or ``GoneError`` unless the path still holds what was read.
+
+    ``folder`` is a descriptor of the file's folder, where there is one: the path to it need not be walked again.
+    """
     try:
-        now = version_of(os.stat(source.path))
+        name = source.path if folder is None else os.path.basename(source.path)
+        now = version_of(os.stat(name, dir_fd=folder))
     except FileNotFoundError as error:
         raise GoneError("the original went away while it was read or converted") from error
     if now != source.version:

@@ -23,6 +23,10 @@ _SSHFS_TIMEOUTS = re.compile(r"(d?cache(_stat|_dir)?_timeout)=(\d+)")
 _FUSE_TIMEOUTS = re.compile(r"(attr_timeout|entry_timeout)=([0-9.]+)")
 
 
+_FUSE_THREADS = 16
+_NETWORK_THREADS = 64
+
+
 @dataclass(frozen=True, slots=True)
 class Mount:
     """A mount as /proc/self/mountinfo tells of it: its folder and its type, such as ``ext4`` or ``fuse.sshfs``.
@@ -40,6 +44,15 @@ class Mount:
     @property
     def local(self) -> bool:
         return self.kind in _LOCAL
+
+    @property
+    def useful_threads(self) -> int:
+        """How many threads that wait for a network mount are of use.
+
+        libfuse 3.12 and later answers 10 calls at once unless the file system asks for more (fuse_common.h,
+        FUSE_LOOP_MT_DEF_MAX_THREADS), and sshfs does not: with many more in line, names expire before they are used.
+        """
+        return _FUSE_THREADS if self.kind.startswith("fuse") else _NETWORK_THREADS
 
     @property
     def reports_all_changes(self) -> bool:

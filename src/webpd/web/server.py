@@ -10,6 +10,9 @@ from starlette.applications import Starlette
 
 from webpd.errors import UnfitError
 
+_BACKLOG = 128
+"""Connections that the kernel keeps in line."""
+
 
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
@@ -26,6 +29,7 @@ async def serving(app: Starlette, host: str, port: int, variable: str) -> AsyncI
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise UnfitError(f"{variable}={host}:{port}: can't listen there: {error.strerror}: choose another") from error
