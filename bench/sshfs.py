@@ -98,7 +98,7 @@ def table(directories: int, rounds: list[dict[str, Run]], images: int) -> str:
     lines = [
         f"### {images} JPEGs in {directories} director{'ies' if directories > 1 else 'y'}",
         "",
-        "| contender | images/s, median | ÷ xargs, each round | median | pace, images/s | ÷ xargs | calls an image | which |",
+        "| contender | images/s, median | ÷ xargs, each round | median | pace | ÷ xargs | calls an image | which |",
         "|---|--:|---|--:|--:|--:|--:|---|",
     ]
     for name in CONTENDERS:

@@ -243,7 +243,7 @@ def test_help_and_version_import_nothing_heavy() -> None:
 
 
 def test_every_command_has_help_with_examples(webpd: Webpd) -> None:
-    for command in ("convert", "verify", "config"):
+    for command in ("convert", "run", "verify", "prune", "config"):
         done = webpd(command, "--help")
         assert done.code == 0
         assert "Examples:\n" in done.out

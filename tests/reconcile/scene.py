@@ -121,7 +121,6 @@ class Scene:
             lambda: self.halted,
             patience,
             fingerprint,
-            Pruner(str(self.root), self.publisher),
             watcher=watcher,
         )
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import WEBPD, as_nobody, write
 from webpd.tree import naming, sidecar
-from webpd.tree.pruner import PruneError, Pruner, PruningPass, Verdict
+from webpd.tree.pruner import PruneError, Pruner, PruningPass, Verdict, examine
 from webpd.tree.publisher import DryPublisher, Publisher, PublishError
 from webpd.tree.scanner import Scanner
 from webpd.tree.source import Version
@@ -119,10 +119,10 @@ def snapshot(root: Path) -> dict[str, tuple[int, int, int]]:
 
 def test_a_sidecar_of_ours_whose_original_is_gone_may_go(orphan: Callable[..., Path], pruner: Pruner) -> None:
     path = orphan()
-    assert pruner.judge(str(path)) is Verdict.OURS
+    assert examine(str(path))[0] is Verdict.OURS
     assert pruner.remove(str(path)) is Verdict.OURS
     assert not path.exists()
-    assert pruner.judge(str(path)) is pruner.remove(str(path)) is Verdict.GONE
+    assert examine(str(path))[0] is pruner.remove(str(path)) is Verdict.GONE
 
 
 def test_a_sidecar_stays_while_anything_has_its_originals_name(orphan: Callable[..., Path], pruner: Pruner) -> None:

@@ -21,15 +21,16 @@ from webpd.model import Failure, Job, Result, Sidecar, Skip
 from webpd.queue.port import Lane
 from webpd.reconcile.patience import Patience
 from webpd.reconcile.visit import Cycle, Visit
-from webpd.tree.pruner import Pruner, Verdict
+from webpd.tree.pruner import Verdict, examine
 from webpd.tree.publisher import sweep
 from webpd.tree.scanner import Look, Scanner
 
 _log = logging.getLogger(__name__)
 
-_PAGE = 4096
+_PAGE = 1000
 _FIRST_PAGE = 16
-# What a look at one image costs, at the most, in seconds of a core: a busy directory is looked at again accordingly.
+# What a look at one image costs, at the most, in seconds of a core: a directory with so many is looked at accordingly.
+_LARGE = 1000
 _LOOK_COST = 2e-5
 _SHARE = 0.02
 # The shortest time between two looks at a directory with work to be done, in seconds.
@@ -63,7 +64,7 @@ class Reconciler:
     service is stopping, and nothing is to be concluded. ``fingerprint`` stands for the settings and the version.
     """
 
-    def __init__(  # noqa: PLR0913 - one for each neighbour
+    def __init__(
         self,
         scanner: Scanner,
         ledger: Ledger,
@@ -71,7 +72,6 @@ class Reconciler:
         halted: Callable[[], bool],
         patience: Patience,
         fingerprint: bytes,
-        pruner: Pruner,
         *,
         watcher: Watcher | None = None,
     ) -> None:
@@ -87,7 +87,6 @@ class Reconciler:
         self._halted = halted
         self._patience = patience
         self._fingerprint = fingerprint
-        self._pruner = pruner
         self._watcher = watcher
         self._lock = threading.Lock()
         self._looking: dict[str, bool] = {}
@@ -202,7 +201,7 @@ class Reconciler:
         if cycle.full:
             return True
         age = now - looked
-        if age < directory.images * _LOOK_COST / _SHARE:  # a look at a large directory is dear
+        if directory.images > _LARGE and age < directory.images * _LOOK_COST / _SHARE:
             return False
         if directory.mtime_ns is None:
             busy = self._busy.get(directory.path)
@@ -327,7 +326,7 @@ class Reconciler:
 
     def _is_ours(self, path: str, orphan: str, visit: Visit) -> bool:
         try:
-            verdict, version = self._pruner.examine(orphan)
+            verdict, version = examine(orphan)
         except WebpdError as error:
             visit.busy = True
             self._tell(orphan, str(error))

@@ -1,6 +1,7 @@
 """One root of the running service: its mount's health, its threads, and its workers."""
 
 import asyncio
+import functools
 import threading
 import time
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from webpd.reconcile.patience import Patience
 from webpd.reconcile.pruning import Pruning
 from webpd.reconcile.reconciler import Reconciler
 from webpd.reconcile.visit import Cycle
+from webpd.service.listener import Listener
 from webpd.service.places import Place
 from webpd.service.worker import Worker
 from webpd.settings import Settings
@@ -39,11 +41,13 @@ _SCAN_THREADS = 16
 _SHARE = 0.02
 """Of one core, how much polling may take."""
 _PROBE_INTERVAL = 1.0
+_MOST_FAILURES = 32
+_REST = 30.0
+"""Seconds for which a root rests after so many images in a row that could not be read or written."""
 _INTERVAL_ONCE = 0.5
 """Seconds between two cycles of a single pass."""
 _TRIES_ONCE = 3
 """How often a single pass tries an image before it gives it up."""
-_PAGE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,6 @@ class Keeper:
             self._halted,
             self._patience,
             fingerprint,
-            pruner,
             watcher=self._watcher,
         )
         self.pruning = Pruning(
@@ -123,7 +126,8 @@ class Keeper:
         )
         self._given_up: set[str] = set()
         self._offered = 0
-        self._told = (0, 0)
+        self._failures = 0
+        self._resting = 0.0
         self._told_listed = 0
         self._trouble = ""
         self._totals = Totals(0, 0, 0, 0)
@@ -136,8 +140,11 @@ class Keeper:
         """Begin: the first thing is to ask the mount how it is."""
         self._monitor = asyncio.create_task(self._keep_an_eye())
         self._tasks = [asyncio.create_task(self._work()) for _ in range(self._threads)]
-        jobs = [("poll", self._poll)] + ([("news", self._hear)] if self._watcher else [])
-        self._crew = [threading.Thread(target=work, name=name, daemon=True) for name, work in jobs]
+        self._crew = [threading.Thread(target=self._poll, name="poll", daemon=True)]
+        if self._watcher:
+            listener = Listener(self._watcher, self.reconciler, self._ledger, self._metrics, self._settings.settle)
+            hear = functools.partial(listener.run, self._stopping, self._going)
+            self._crew.append(threading.Thread(target=hear, name="news", daemon=True))
         for thread in self._crew:
             thread.start()
 
@@ -217,8 +224,18 @@ class Keeper:
 
     async def _keep_an_eye(self) -> None:
         while True:
-            self._found(await asyncio.to_thread(self._probe.look), self._probe.detail)
+            health = await asyncio.to_thread(self._probe.look)
+            if health is not Health.WELL or time.monotonic() >= self._resting:
+                self._found(health, self._probe.detail)
             await asyncio.sleep(_PROBE_INTERVAL)
+
+    def _note_failure(self, failure: str) -> None:
+        """Rest for a while when image after image fails: behind SSHFS no call tells of a disk that is read-only."""
+        self._failures = self._failures + 1 if failure else 0
+        if self._failures >= _MOST_FAILURES and not self._once:
+            self._failures = 0
+            self._resting = time.monotonic() + _REST
+            self._found(Health.READ_ONLY, f"{_MOST_FAILURES} images in a row could not be read or written: {failure}")
 
     def _blame(self, error: OSError) -> Health | None:
         health = self._probe.blame(error)
@@ -265,6 +282,7 @@ class Keeper:
                 await self._queue.again(ticket, ticket.job, 0.0)
                 continue
             verdict = await self._loop.run_in_executor(self._executor, self._worker.work, ticket.job)
+            self._note_failure(verdict.failure)
             if verdict.again is None:
                 await self._queue.done(ticket)
             elif verdict.failure and self._once and ticket.tries + 1 >= _TRIES_ONCE:
@@ -330,55 +348,6 @@ class Keeper:
     def _pass_if_idle(self) -> None:
         if self._queue.state().idle:
             self.passed.set()
-
-    # inotify
-
-    def _hear(self) -> None:
-        """Look at directories as soon as something happens in them, though each only now and then."""
-        watcher = self._watcher
-        assert watcher is not None  # noqa: S101 - this thread is only started with one
-        self._watch_all(watcher)
-        pending: dict[str, float] = {}
-        quiet: dict[str, float] = {}
-        while not self._stopping.is_set():
-            now = time.monotonic()
-            for directory in watcher.changed(min(1.0, max(0.0, min(pending.values(), default=now + 1.0) - now))):
-                pending.setdefault(directory, quiet.get(directory, 0.0))
-            now = time.monotonic()
-            quiet = {directory: until for directory, until in quiet.items() if until > now}
-            for directory in [directory for directory, due in pending.items() if due <= now]:
-                if self._halted():
-                    break
-                begun = time.monotonic()
-                del pending[directory]
-                if not self._news(directory):
-                    pending[directory] = begun + 1.0
-                quiet[directory] = time.monotonic() + max(0.25, self._settings.settle, 20 * (time.monotonic() - begun))
-            self._report(watcher)
-            if self._halted():
-                self._going.wait(1.0)
-                self._watch_all(watcher)  # what is mounted again is watched no more
-
-    def _news(self, directory: str) -> bool:
-        try:
-            return self.reconciler.news(directory)
-        except (WebpdError, OSError) as error:
-            _log.warning("not looked at", path=directory, detail=str(error))
-            return True  # polling finds it
-
-    def _watch_all(self, watcher: FileWatcher) -> None:
-        after: str | None = None
-        while not self._stopping.is_set() and (page := self._ledger.directories(self.root, after, _PAGE)):
-            for directory in page:
-                watcher.watch(self.reconciler.absolute(directory.path))
-            after = page[-1].path
-
-    def _report(self, watcher: FileWatcher) -> None:
-        told = self._told
-        self._told = (watcher.overflows, watcher.failed)
-        self._metrics.watches.labels(self._label).set(watcher.watches)
-        self._metrics.overflows.labels(self._label).inc(self._told[0] - told[0])
-        self._metrics.unwatched.labels(self._label).inc(self._told[1] - told[1])
 
 
 def _fsync(settings: Settings, mount: Mount) -> bool:

@@ -39,6 +39,26 @@ class Verdict(StrEnum):
     GONE = "gone"
 
 
+def examine(path: str) -> tuple[Verdict, Version | None]:
+    """Tell what the file at ``path``, a sidecar's, is, and which version of it that was said of.
+
+    Raises ``PruneError``.
+    """
+    original = naming.original_of(path)
+    try:
+        origin, status = sidecar.read(path)
+        version = source.version_of(status)
+        if original is None or not isinstance(origin, Origin) or not sidecar.belongs(origin, status):
+            return Verdict.FOREIGN, version
+        return (Verdict.BACK if _is_there(original) else Verdict.OURS), version
+    except sidecar.NotRegularError:
+        return Verdict.FOREIGN, None
+    except FileNotFoundError:
+        return Verdict.GONE, None
+    except OSError as error:
+        raise _explained(error, path, "looked at") from error
+
+
 class Pruner:
     """Removes what is left of deleted originals below ``root``, an absolute path. Thread-safe.
 
@@ -56,32 +76,12 @@ class Pruner:
         """Return how many sidecars may go in one pass, unasked, where there are so many."""
         return max(self._floor, int(self._share * sidecars)) if self._share else 0
 
-    def judge(self, path: str) -> Verdict:
-        """Tell what the file at ``path``, a sidecar's, is. Raises ``PruneError``."""
-        return self.examine(path)[0]
-
-    def examine(self, path: str) -> tuple[Verdict, Version | None]:
-        """Tell what the file at ``path`` is, and which version of it that was said of. Raises ``PruneError``."""
-        original = naming.original_of(path)
-        try:
-            origin, status = sidecar.read(path)
-            version = source.version_of(status)
-            if original is None or not isinstance(origin, Origin) or not sidecar.belongs(origin, status):
-                return Verdict.FOREIGN, version
-            return (Verdict.BACK if _is_there(original) else Verdict.OURS), version
-        except sidecar.NotRegularError:
-            return Verdict.FOREIGN, None
-        except FileNotFoundError:
-            return Verdict.GONE, None
-        except OSError as error:
-            raise _explained(error, path, "looked at") from error
-
     def remove(self, path: str) -> Verdict:
         """Judge once more, and remove what is still ``OURS``; any other verdict says why it was left.
 
         Raises ``PruneError``, ``PublishError``, ``StorageError``.
         """
-        verdict, version = self.examine(path)
+        verdict, version = examine(path)
         if verdict is Verdict.OURS and version is not None:
             try:
                 self._publisher.withdraw(path, version)
@@ -190,7 +190,7 @@ class PruningPass:
 
     def _is_orphan(self, path: str) -> bool:
         try:
-            verdict, version = self._pruner.examine(path)
+            verdict, version = examine(path)
         except PruneError as error:
             self._report.refused(path, str(error))
             return False

@@ -1,6 +1,5 @@
 """Looking again at what is there: does every sidecar show its original, whole, and smaller?"""
 
-import os
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -8,6 +7,7 @@ from typing import Protocol
 from webpd.errors import FailedError, RefusedError
 from webpd.model import Job, Picture, Sidecar
 from webpd.tree import naming, sidecar, source
+from webpd.tree.pruner import PruneError, Verdict, examine
 from webpd.tree.sidecar import Origin
 from webpd.tree.source import ChangedError, GoneError
 
@@ -78,18 +78,12 @@ class Verifier:
     def verify_orphan(self, path: str) -> Finding:
         """Tell whether a sidecar without an original in its listing is one of ours that was left behind."""
         try:
-            origin, stat = sidecar.read(path)
-            if os.path.lexists(naming.original_of(path) or path):
-                return Finding(path, Standing.FOREIGN)  # the original is no file that webpd converts
-        except FileNotFoundError:
-            return Finding(path, Standing.GONE)
-        except sidecar.NotRegularError:
-            return Finding(path, Standing.FOREIGN)
-        except OSError as error:
+            verdict, _ = examine(path)
+        except PruneError as error:
             return Finding(path, Problem.UNREADABLE, str(error))
-        if isinstance(origin, Origin) and sidecar.belongs(origin, stat):
-            return Finding(path, Problem.ORPHANED, "its original is gone: delete it")
-        return Finding(path, Standing.FOREIGN)
+        if verdict is Verdict.OURS:
+            return Finding(path, Problem.ORPHANED, "its original is gone: `webpd prune --yes` removes it")
+        return Finding(path, Standing.GONE if verdict is Verdict.GONE else Standing.FOREIGN)
 
     def _compare(self, job: Job, path: str, data: bytes, origin: Origin, mtime: int) -> Finding:
         original = source.read(job, self._max_source)

@@ -1,0 +1,93 @@
+"""News from inotify, heard and passed on."""
+
+import threading
+import time
+
+import structlog
+
+from webpd.errors import WebpdError
+from webpd.ledger.port import Ledger
+from webpd.reconcile.reconciler import Reconciler
+from webpd.summary import printable
+from webpd.telemetry.metrics import Metrics
+from webpd.watch.watcher import FileWatcher
+
+_log = structlog.get_logger(__name__)
+
+_PAGE = 1000
+# The shortest time between two looks at one directory, in seconds, and how many times as long as the look itself.
+_QUIET, _QUIET_SHARE = 0.25, 20
+# A directory for whose images the queue has no room is looked at again after so many seconds.
+_NO_ROOM = 1.0
+
+
+class Listener:
+    """Looks at the directories of one root as soon as something happens in them, though at each only now and then.
+
+    ``settle`` is in seconds: a look within it would only find the same files, not settled.
+    """
+
+    def __init__(
+        self, watcher: FileWatcher, reconciler: Reconciler, ledger: Ledger, metrics: Metrics, settle: float
+    ) -> None:
+        self._watcher = watcher
+        self._reconciler = reconciler
+        self._ledger = ledger
+        self._metrics = metrics
+        self._label = printable(reconciler.root)
+        self._quiet_time = max(_QUIET, settle)
+        self._pending: dict[str, float] = {}
+        self._quiet: dict[str, float] = {}
+        self._told = (0, 0)
+
+    def run(self, stopping: threading.Event, going: threading.Event) -> None:
+        """Listen until ``stopping``; while it is not ``going``, what is heard waits."""
+        self._watch_all(stopping)
+        while not stopping.is_set():
+            self._hear()
+            for directory in self._due():
+                if stopping.is_set() or not going.is_set():
+                    break
+                self._look(directory)
+            self._report()
+            if not going.is_set():
+                going.wait(1.0)
+                self._watch_all(stopping)  # what is mounted again is watched no more
+
+    def _hear(self) -> None:
+        now = time.monotonic()
+        nearest = min(self._pending.values(), default=now + 1.0) - now
+        for directory in self._watcher.changed(min(1.0, max(0.0, nearest))):
+            self._pending.setdefault(directory, self._quiet.get(directory, 0.0))
+        now = time.monotonic()
+        self._quiet = {directory: until for directory, until in self._quiet.items() if until > now}
+
+    def _due(self) -> list[str]:
+        now = time.monotonic()
+        return [directory for directory, due in self._pending.items() if due <= now]
+
+    def _look(self, directory: str) -> None:
+        begun = time.monotonic()
+        del self._pending[directory]
+        try:
+            whole = self._reconciler.news(directory)
+        except (WebpdError, OSError) as error:  # polling finds it
+            _log.warning("not looked at", path=directory, detail=str(error))
+            whole = True
+        now = time.monotonic()
+        self._quiet[directory] = now + max(self._quiet_time, _QUIET_SHARE * (now - begun))
+        if not whole:
+            self._pending[directory] = now + _NO_ROOM
+
+    def _watch_all(self, stopping: threading.Event) -> None:
+        after: str | None = None
+        while not stopping.is_set() and (page := self._ledger.directories(self._reconciler.root, after, _PAGE)):
+            for directory in page:
+                self._watcher.watch(self._reconciler.absolute(directory.path))
+            after = page[-1].path
+
+    def _report(self) -> None:
+        told, self._told = self._told, (self._watcher.overflows, self._watcher.failed)
+        self._metrics.watches.labels(self._label).set(self._watcher.watches)
+        self._metrics.overflows.labels(self._label).inc(self._told[0] - told[0])
+        self._metrics.unwatched.labels(self._label).inc(self._told[1] - told[1])
