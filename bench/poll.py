@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,8 +91,8 @@ def tmpfs() -> Iterator[str]:
             subprocess.run(["umount", "-l", folder], check=True)
 
 
-def lay_out(root: str, folders: Iterable[str], originals: int) -> None:
-    """Make a converted tree: ``originals`` images in each of the folders, which are relative to ``root``."""
+def lay_out(root: str, folders: Sequence[str], originals: int) -> None:
+    """Make a converted tree: that many images, as evenly as can be in the folders, which are relative to ``root``."""
     files = os.path.dirname(root)
     picture = jpeg(thumbnail(photographs()["coffee"], 50))
     for name, data in (("image", picture), ("sidecar", picture[: len(picture) // 2])):
@@ -100,11 +100,11 @@ def lay_out(root: str, folders: Iterable[str], originals: int) -> None:
             file.write(data)
         os.utime(os.path.join(files, name), (LONG_AGO, LONG_AGO))
     image, sidecar = os.path.join(files, "image"), os.path.join(files, "sidecar")
-    for folder in folders:
+    for index, folder in enumerate(folders):
         place = os.path.join(root, folder)
         os.makedirs(place)
-        for number in range(originals):
-            path = f"{place}/{number:02}.jpg"
+        for number in range(originals * index // len(folders), originals * (index + 1) // len(folders)):
+            path = f"{place}/{number:07}.jpg"
             os.link(image, path)
             os.link(sidecar, f"{path}.webp")
 
@@ -221,13 +221,12 @@ def main() -> None:
     parser.add_argument("--watch", default="auto", choices=("auto", "poll"), help="WEBPD_WATCH (default auto)")
     options = parser.parse_args()
     os.makedirs(OUT, exist_ok=True)
-    each = options.files // options.directories // 2
     many = [f"{number % 200:03}/{number}" for number in range(options.directories)]
     single = [f"{number % 200:03}/{number}/300_300_1" for number in range(options.single)]
     text = ""
     for title, folders, originals in (
-        (f"{2 * each * len(many):,} files in {len(many):,} directories", many, each),
-        (f"{len(single):,} images in {2 * len(single):,} directories", single, 1),
+        (f"{options.files:,} files in {len(many):,} directories", many, options.files // 2),
+        (f"{len(single):,} images in {2 * len(single):,} directories", single, len(single)),
     ):
         print(title, file=sys.stderr)
         with tmpfs() as folder:

@@ -307,7 +307,7 @@ def shown(name: str, value: object) -> str:
         return value.human_readable(separator="")
     if isinstance(value, tuple):
         return ",".join(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 def load(flags: Mapping[str, object], environ: Mapping[str, str], file: str | None = None) -> Loaded:

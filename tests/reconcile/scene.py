@@ -214,8 +214,9 @@ class Meddled(Scanner):
     meanwhile: Callable[[str], object] = staticmethod(lambda _: None)
 
     def look(self, directory: str) -> Iterator[Look]:
-        yield from list(super().look(directory))
+        looks = list(super().look(directory))
         self.meanwhile(directory)
+        yield from looks
 
 
 def meddled(meanwhile: Callable[[str], object]) -> Callable[..., Scanner]:

@@ -25,7 +25,6 @@ def test_a_link_to_a_folder_is_not_followed(scene: Scene, tmp_path: Path) -> Non
     assert scene.inbox.offers == []
 
 
-@pytest.mark.xfail(strict=True, reason="a directory of the index is stat-ed and listed through a link")
 def test_a_folder_of_the_index_that_became_a_link_is_not_followed(scene: Scene, tmp_path: Path) -> None:
     scene.image("folder/a.jpg")
     reconciler = scene.reconciler()
@@ -40,7 +39,6 @@ def test_a_folder_of_the_index_that_became_a_link_is_not_followed(scene: Scene, 
     assert set(scene.remembered()) == {""}
 
 
-@pytest.mark.xfail(strict=True, reason="a directory of the index that became a file is asked for ever")
 @pytest.mark.parametrize("becomes", ["file", "circle"])
 def test_a_folder_of_the_index_that_became_something_else_is_forgotten(becomes: str, scene: Scene) -> None:
     scene.image("folder/a.jpg")
@@ -57,7 +55,6 @@ def test_a_folder_of_the_index_that_became_something_else_is_forgotten(becomes: 
     assert set(scene.remembered()) == {""}
 
 
-@pytest.mark.xfail(strict=True, reason="the index is not asked whether a directory is left alone by now")
 def test_a_folder_that_is_to_be_left_alone_from_now_on_is_looked_at_no_more(scene: Scene) -> None:
     scene.image("upload/dev/a.jpg")
     scene.finish(scene.reconciler())

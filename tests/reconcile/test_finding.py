@@ -17,11 +17,10 @@ from webpd.ledger.port import Directory
 from webpd.ledger.sqlite import SqliteLedger
 from webpd.model import Result
 from webpd.queue.port import Lane
+from webpd.reconcile.patience import Patience
 from webpd.reconcile.reconciler import Reconciler
 from webpd.reconcile.visit import Cycle
 from webpd.tree.naming import Exclusion
-from webpd.tree.pruner import Pruner
-from webpd.tree.publisher import Publisher
 from webpd.tree.scanner import Scanner
 
 DEEP = ["a.jpg", "one/b.JPG", "one/two/c.png", "one/two/three/four/d.jpeg", "onf/e.jpg", "Ordner mit Bild/ü.jpg"]
@@ -274,6 +273,38 @@ def test_what_is_known_of_files_is_kept_while_the_mount_is_sick(scene: Scene) ->
     assert scene.known("one") == {"a.jpg"}
 
 
+def test_an_image_finished_while_its_directory_is_listed_is_not_offered_again(scene: Scene) -> None:
+    scene.image("folder/a.jpg")
+    scene.reconciler().cycle(full=False)
+    (job,) = scene.inbox.take()
+
+    def finish() -> None:
+        scene.convert(job)
+        reconciler.finished(job)
+
+    finish_once = once(finish)
+    reconciler = scene.reconciler(scanner=meddled(lambda path: path.endswith("folder") and finish_once(path)))
+    assert reconciler.cycle(full=True).offered == 0
+    Path(f"{job.path}.webp").unlink()
+    assert reconciler.cycle(full=True).offered == 1  # gone since: it was finished before this look began
+
+
+@pytest.mark.parametrize("change", ["none", "original"])
+def test_a_mount_whose_cache_does_not_show_a_new_sidecar_brings_no_image_back(change: str, scene: Scene) -> None:
+    original = scene.image("a.jpg")
+    reconciler = scene.reconciler(Patience(settle=0.0, cache=20.0, local=False))
+    reconciler.cycle(full=False)
+    (job,) = scene.inbox.take()
+    reconciler.finished(job)  # and its sidecar is not listed yet
+    if change == "original":
+        original.write_bytes(IMAGE + b", and more")
+    scene.clock.pass_by(19.0)
+    assert reconciler.cycle(full=True).offered == (change == "original")
+    scene.inbox.take()
+    scene.clock.pass_by(2.0)
+    assert reconciler.cycle(full=True).offered == 1  # it really is not there
+
+
 def test_what_dead_processes_left_half_written_is_removed_and_what_living_ones_write_is_not(scene: Scene) -> None:
     code = "from webpd.tree.publisher import Publisher; print(Publisher(None, 0o644, fsync=False)._prefix)"
     dead = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
@@ -302,8 +333,8 @@ def test_a_directory_that_cannot_be_read_is_told_once_and_waited_for(tmp_path: P
         logging.getLogger("webpd").addHandler(handler)
         root, inbox = str(home / "tree"), Inbox()
         ledger = SqliteLedger(str(home / "state" / "ledger.sqlite"))
-        scanner, pruner = Scanner(root, Exclusion(())), Pruner(root, Publisher(None, 0o644, fsync=False))
-        reconciler = Reconciler(scanner, ledger, inbox.offer, lambda: False, LOCAL, FINGERPRINT, pruner)
+        scanner = Scanner(root, Exclusion(()))
+        reconciler = Reconciler(scanner, ledger, inbox.offer, lambda: False, LOCAL, FINGERPRINT)
         for _ in range(3):
             reconciler.cycle(full=True)
         before = ledger.directory(root, "shut") or Directory("")

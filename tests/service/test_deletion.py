@@ -32,7 +32,7 @@ def test_sidecars_and_folders_of_deleted_originals_go_and_foreign_files_and_copi
     images = lay_out(tree, 6 * deleted, photograph(40))
     one = service(tree, **SOON)
     one.start()
-    one.wait_until(lambda: one.outcomes()["converted"] == len(images), seconds=300)
+    one.wait_until(lambda: one.outcomes()["converted"] == len(images), seconds=600 if prove else 60)
     one.settle()
 
     going, staying = images[:deleted], images[deleted:]
@@ -98,7 +98,7 @@ def test_where_most_of_a_tree_vanishes_nothing_is_pruned_and_the_log_says_why(
     images = lay_out(tree, count, photograph(40))
     one = service(tree, **SOON)
     one.start()
-    one.wait_until(lambda: one.outcomes()["converted"] == count, seconds=300)
+    one.wait_until(lambda: one.outcomes()["converted"] == count, seconds=600 if prove else 60)
     one.settle()
     vanished = images[: count * 9 // 10]
     for image in vanished:

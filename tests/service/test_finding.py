@@ -54,11 +54,11 @@ def test_an_overwrite_in_place_is_found_without_events_by_the_full_pass(
 def test_after_a_restart_nothing_is_listed_that_did_not_change(
     tmp_path: Path, service: Callable[..., Service], photograph: Callable[..., bytes], prove: bool
 ) -> None:
-    tree, folders = tmp_path / "tree", 2000 if prove else 200
+    tree, folders = tmp_path / "tree", 2000 if prove else 150
     data = photograph(60)
     for number in range(folders):
         write(tree / f"{number % 10}" / f"{number}" / "picture.jpg", data)
-    one = service(tree, WEBPD_WATCH="poll")
+    one = service(tree, WEBPD_WATCH="poll", WEBPD_POLL_INTERVAL="0.3")
     one.start()
     one.wait_until(lambda: one.outcomes()["converted"] == folders, seconds=120)
     _rest(one)

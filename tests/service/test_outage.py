@@ -24,7 +24,7 @@ IO_THREADS = 4
 OTHER_THREADS = 32
 
 # Images that take their time, so that a fault comes in the midst of work.
-SLOW = {"WEBPD_IO_THREADS": str(IO_THREADS), "WEBPD_WORKERS": "1", "WEBPD_RATE_LIMIT": "20/second"}
+SLOW = {"WEBPD_IO_THREADS": str(IO_THREADS), "WEBPD_WORKERS": "1", "WEBPD_RATE_LIMIT": "30/second"}
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_a_server_that_hangs_costs_nothing_but_time(
     lab: SshfsLab = request.getfixturevalue(kind)
     one = service(lab.mnt, **SLOW)
     images = begin(lab, one, photograph)
-    over = time.monotonic() + (60 if prove else 6)
+    over = time.monotonic() + (60 if prove else 5)
     with few_threads(one):
         lab.stop()
         one.wait_until(lambda: one.root()["mount"] in {"hung", "dead"}, "the fault is seen")

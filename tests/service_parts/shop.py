@@ -42,6 +42,7 @@ class Shop:
         self.ledger = SqliteLedger(str(folder / "state" / "ledger.sqlite"))
         self.metrics = Metrics()
         self.blamed: list[Health | None] = []
+        self.finished: list[Job] = []
         self.publisher = Publisher(None, 0o644, fsync=False)
         self.workers: dict[Patience, Worker] = {}
 
@@ -54,7 +55,8 @@ class Shop:
                 patience,
                 FINGERPRINT,
                 self.metrics,
-                self._blame,
+                blame=self._blame,
+                finished=self.finished.append,
             )
         return self.workers[patience]
 

@@ -116,10 +116,3 @@ def test_two_lives_of_the_service_in_one_process_do_not_count_together() -> None
     one.count(Outcome("a", Result.CONVERTED))
     assert other.outcomes[Result.CONVERTED] == 0
     assert samples(other)["webpd_images_total", "converted"] == 0
-
-
-@pytest.mark.xfail(strict=True, raises=UnicodeEncodeError, reason="such a root makes /metrics answer 500")
-def test_the_numbers_of_a_root_whose_name_is_not_utf_8_are_told() -> None:
-    metrics = Metrics()
-    metrics.mount.labels("/srv/\udcff").set(1)
-    assert b"webpd_mount_well" in metrics.exposition()

@@ -92,7 +92,7 @@ class Pruning:
         try:
             verdict = self._pruner.remove(orphan)
         except WebpdError as error:
-            _log.warning("not pruned: %s", error)
+            self._reconciler.tell(orphan, f"not pruned: {error}")
             return
         if verdict is Verdict.OURS:
             self._removed(orphan)
@@ -117,7 +117,7 @@ class Pruning:
                 if alone and self._pruner.remove_folder(above, 0):
                     self._ledger.forget(root, path.rpartition("/")[0])
         except (WebpdError, OSError) as error:
-            _log.warning("not pruned: %s", error)
+            self._reconciler.tell(absolute, f"not pruned: {error}")
             self._ledger.spare(root, path)
 
     @staticmethod

@@ -31,6 +31,8 @@ _PAGE = 1000
 _FIRST_PAGE = 16
 # What a look at one image costs, at the most, in seconds of a core: a directory with so many is looked at accordingly.
 _LARGE = 1000
+# Instead of the mtime of a directory that does not answer: none has this one, a nanosecond before 1970.
+_NO_ANSWER = -1
 _LOOK_COST = 2e-5
 _SHARE = 0.02
 # The shortest time between two looks at a directory with work to be done, in seconds.
@@ -145,6 +147,16 @@ class Reconciler:
         for path in vanished:
             if self._mtime(path) is None:
                 self._ledger.forget(self.root, path)
+                self.orphans.pop(path, None)
+                self._busy.pop(path, None)
+
+    def tell(self, path: str, detail: str) -> None:
+        """Log what is wrong with a path, once for as long as it stays the same."""
+        if self._told.get(path) != detail:
+            if len(self._told) >= _MOST_TOLD:
+                self._told.clear()
+            self._told[path] = detail
+            _log.warning("%s: %s", path, detail)
 
     def absolute(self, path: str) -> str:
         return os.path.join(self.root, path) if path else self.root
@@ -178,7 +190,7 @@ class Reconciler:
         return due
 
     def _mtimes(self, directories: Sequence[Directory]) -> tuple[list[int | None], float]:
-        """Return the directories' mtimes, None for those that are gone, -1 for those that do not answer."""
+        """Return the directories' mtimes, None for those that are gone."""
         begun = time.thread_time()
         mtimes = [self._mtime(directory.path) for directory in directories]
         return mtimes, time.thread_time() - begun
@@ -189,7 +201,7 @@ class Reconciler:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError:
-            return -1  # the look tells what is wrong
+            return _NO_ANSWER  # the look tells what is wrong
         return status.st_mtime_ns if stat.S_ISDIR(status.st_mode) else None
 
     def _is_due(self, directory: Directory, mtime: int, cycle: Cycle, now: float) -> bool:
@@ -253,7 +265,7 @@ class Reconciler:
             return visit.offered, [], True
         found = self._ledger.discover(self.root, (self._relative(child) for child in visit.directories))
         orphans = self._note_orphans(path, visit)
-        settled = not visit.busy
+        settled = not visit.busy and mtime != _NO_ANSWER
         self._note_busy(path, mtime, begun, waits=visit.busy and visit.whole)
         unchanged = before.mtime_ns == mtime and not before.sure and begun - before.looked >= self._patience.sure
         sure = settled and (self._patience.is_old(mtime) or unchanged)
@@ -284,13 +296,13 @@ class Reconciler:
         for outcome in look.settled:
             if outcome.reason is Failure.IO:
                 visit.busy = True
-                self._tell(outcome.path, outcome.detail)
+                self.tell(outcome.path, outcome.detail)
             visit.unfinished |= outcome.reason is Skip.EMPTY
         for temporary in look.temporary:
             try:
                 sweep(temporary)
             except WebpdError as error:
-                self._tell(temporary, f"left where it is: {error}")
+                self.tell(temporary, f"left where it is: {error}")
         if jobs:
             visit.busy = True
             taken = self._offer(jobs, lane, self._patience.delay(jobs)) if visit.whole and not self._halted() else 0
@@ -301,14 +313,6 @@ class Reconciler:
         size, mtime_ns, at = self._finished.get(job.path, (-1, 0, 0.0))
         same = (size, mtime_ns) == (job.size, job.mtime_ns)
         return same and job.sidecar is Sidecar.ABSENT and begun <= at + self._patience.cache
-
-    def _tell(self, path: str, detail: str) -> None:
-        """Log what is wrong with a path, once for as long as it stays the same."""
-        if self._told.get(path) != detail:
-            if len(self._told) >= _MOST_TOLD:
-                self._told.clear()
-            self._told[path] = detail
-            _log.warning("%s: %s", path, detail)
 
     def _note_orphans(self, path: str, visit: Visit) -> dict[str, float]:
         """Keep since when each sidecar of ours has been without its original; learn which are not ours."""
@@ -329,7 +333,7 @@ class Reconciler:
             verdict, version = examine(orphan)
         except WebpdError as error:
             visit.busy = True
-            self._tell(orphan, str(error))
+            self.tell(orphan, str(error))
             return False
         if verdict is Verdict.FOREIGN and version is not None:
             name = os.path.basename(orphan)

@@ -5,8 +5,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from webpd.ledger.port import Known
-from webpd.model import Failure, Job, Result, Sidecar
+from webpd.model import Failure, Job, Result, Sidecar, Skip
 
+# What a file comes to that is cut short, or was filled with zeros before its bytes come.
+_UNFINISHED = frozenset({str(Failure.DAMAGED), str(Skip.NOT_AN_IMAGE)})
 # A bound on what is kept in memory.
 _MOST_VANISHED = 10_000
 
@@ -60,7 +62,7 @@ class Visit:
             return job.sidecar is not Sidecar.FRESH
         self.seen.add(name)
         same = (record.size, record.mtime_ns) == (job.size, job.mtime_ns)
-        self.unfinished |= same and record.reason == Failure.DAMAGED
+        self.unfinished |= same and record.reason in _UNFINISHED
         if job.sidecar is Sidecar.FRESH:  # made from what a cache told: is that what there is?
             return not same
         return not (same and record.sidecar is job.sidecar and record.fingerprint == fingerprint)

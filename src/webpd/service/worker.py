@@ -108,6 +108,8 @@ class Worker:
 
     def _in_the_way(self, job: Job, error: Exception) -> Verdict:
         cause = error if isinstance(error, OSError) else error.__cause__
+        if isinstance(cause, IsADirectoryError):
+            return DONE
         if isinstance(cause, OSError) and self._blame(cause):
             return Verdict(job, 0.0)
         self._metrics.retries.inc()
