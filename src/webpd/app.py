@@ -1,6 +1,5 @@
 """The parts put together: what is started, in which order, and how it is stopped."""
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -9,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from webpd.convert.frames import Limits
 from webpd.convert.pool import CodecPool
@@ -25,9 +24,6 @@ from webpd.tree.publisher import DryPublisher, Publisher, sweep
 from webpd.tree.scanner import Look, Scanner, interleave
 from webpd.tree.verifier import Finding, Verifier
 from webpd.watch.mount import Mount, cache_time, mount_of
-
-if TYPE_CHECKING:
-    from webpd.telemetry.metrics import Metrics
 
 _log = logging.getLogger(__name__)
 
@@ -280,33 +276,6 @@ def prune(settings: Settings, roots: Sequence[Root], report: Report, *, remove: 
 
 def _second_look_after(settings: Settings, mount: Mount) -> float:
     return max(_SECOND_LOOK, cache_time(mount) if settings.cache_time is None else settings.cache_time)
-
-
-def run(settings: Settings, paths: Sequence[str] | None, load: Callable[[], Settings], *, once: bool) -> "Metrics":
-    """Run the service on the paths, or else on the settings' roots, until it is told to stop; return its numbers.
-
-    ``load`` returns the settings as they are now; ``once`` ends it after one pass. Raises ``WebpdError``.
-    """
-    # Here, since a single pass needs none of the libraries behind it.
-    from webpd.service.service import Service  # noqa: PLC0415
-    from webpd.telemetry import log  # noqa: PLC0415
-    from webpd.telemetry import metrics as numbers  # noqa: PLC0415
-
-    metrics = numbers.Metrics()
-    following: Settings | None = settings
-    while following is not None:
-        settings = following
-        log.configure(settings.log_format)
-
-        async def live(settings: Settings) -> tuple[Settings | None, bool]:
-            service = Service(settings, paths or settings.roots, metrics, load, once=once)
-            return await service.run(), service.stuck
-
-        following, stuck = asyncio.run(live(settings))
-        if stuck:
-            logging.shutdown()
-            os._exit(0)  # the interpreter would wait for threads that hang in a mount
-    return metrics
 
 
 def _sweep(temporary: str) -> None:

@@ -155,7 +155,7 @@ class Settings(BaseModel):
     )
     io_threads: Annotated[int | None, BeforeValidator(_auto)] = _option(
         None,
-        "Images being read, converted or written at once; auto: 4 for each worker, at least 16 on SSHFS and 64 on NFS.",
+        "Images being read, converted or written at once; auto: 4 for each worker, at least 32 on SSHFS and 64 on NFS.",
         "auto, or a whole number, 1 to 1024",
         ge=1,
         le=1024,

@@ -5,7 +5,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import settings
@@ -128,6 +128,16 @@ class LedgerContract:
             ledger.record(ROOT, Directory(path, 5, pruned=path != "d"))
         assert [directory.path for directory in ledger.emptied(ROOT, 10)] == ["a/b/c", "a/b", "a"]
         assert [directory.path for directory in ledger.emptied(ROOT, 1)] == ["a/b/c"]
+
+    def test_directories_of_files_known_under_other_settings_have_to_be_looked_at(self, ledger: Ledger) -> None:
+        for path, fingerprint in (("a", b"old"), ("b", b"new"), ("c", b"")):
+            ledger.record(ROOT, Directory(path, 5, sure=True))
+            ledger.learn(ROOT, path, {"1.jpg": replace(known(), fingerprint=fingerprint)})
+        ledger.record("/another", Directory("a", 5))
+        ledger.learn("/another", "a", {"1.jpg": replace(known(), fingerprint=b"old")})
+        ledger.outdate(ROOT, b"new")
+        assert [each.mtime_ns for each in ledger.directories(ROOT, None, 10)] == [None, 5, 5]
+        assert ledger.directory("/another", "a") == Directory("a", 5)
 
     def test_a_folder_stays_pruned_until_it_is_spared(self, ledger: Ledger) -> None:
         ledger.record(ROOT, Directory("a", 5, pruned=True))

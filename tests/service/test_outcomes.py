@@ -37,7 +37,7 @@ def test_kept_originals_and_broken_ones_are_not_tried_again_until_they_change(
     kept, broken = (5000, 200) if prove else (300, 20)
     lay_out(tree, kept, broken, photograph)
     assert not read_since(tree)
-    one = service(tree, WEBPD_FULL_INTERVAL="1")
+    one = service(tree)
     one.start()
     one.wait_until(lambda: one.outcomes()["kept_original"] == kept, seconds=600 if prove else 60)
     one.wait_until(lambda: one.outcomes()["failed"] == broken)
@@ -61,7 +61,7 @@ def test_kept_originals_and_broken_ones_are_not_tried_again_until_they_change(
     assert read_since(tree) == [changed]
     assert one.stop() == 0
 
-    again = service(tree, WEBPD_QUALITY="60", WEBPD_FULL_INTERVAL="1")
+    again = service(tree, WEBPD_QUALITY="60")
     shutil.copytree(one.state, again.state)
     again.start()
     again.wait_until(lambda: len(read_since(tree)) >= kept, "other settings: they may come out smaller now")

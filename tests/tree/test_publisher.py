@@ -262,13 +262,34 @@ def test_a_temporary_file_is_swept_when_its_writer_is_dead_and_not_while_it_live
 
 
 def test_a_process_that_got_the_number_of_a_dead_writer_is_not_taken_for_it(tmp_path: Path) -> None:
-    prefix = Publisher(None, 0o644, fsync=False)._prefix
-    host, pid, started, _ = prefix.removeprefix(".webpd-").split("-")
-    ours = write(tmp_path / f".webpd-{host}-{pid}-{started}-0.tmp", b"half")
+    living = _temporary_of("print(p._prefix, flush=True); input()")
+    assert living.stdout is not None
+    host, pid, started, _ = living.stdout.readline().strip().removeprefix(".webpd-").split("-")
+    theirs = write(tmp_path / f".webpd-{host}-{pid}-{started}-0.tmp", b"half")
     earlier = write(tmp_path / f".webpd-{host}-{pid}-{int(started) - 1}-0.tmp", b"half")
-    sweep(str(ours))
+    sweep(str(theirs))
     sweep(str(earlier))
-    assert names(tmp_path) == {ours.name}
+    assert names(tmp_path) == {theirs.name}
+    living.kill()
+    living.communicate()
+
+
+def test_a_temporary_file_that_could_not_be_removed_at_its_time_is_swept_by_the_process_that_left_it(
+    tmp_path: Path, original: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = Publisher(None, 0o644, fsync=False)
+    name = f"{ours._prefix}0.tmp"
+    left = write(tmp_path / name, b"half")
+
+    def swept_meanwhile(*_: object) -> None:
+        (writing,) = (path for path in Path(original.path).parent.iterdir() if path.name.startswith(".webpd-"))
+        sweep(str(writing))
+        assert writing.exists()
+
+    monkeypatch.setattr(publisher, "_check_place", swept_meanwhile)
+    ours.publish(original, b"webp", None)
+    sweep(str(left))
+    assert not left.exists()
 
 
 def test_a_temporary_file_of_another_host_is_left_until_no_writer_can_live(

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,7 +74,6 @@ def convert(
     interrupt_on_sigterm()
 
     from webpd import app
-    from webpd.cli.progress import shown
 
     roots, summary = app.roots_of(paths or settings.roots), Summary()
     if dry_run:
@@ -84,7 +84,7 @@ def convert(
     else:
         counts = partial(app.count, settings, roots, every=reconvert_changed or overwrite_foreign)
         try:
-            with contextlib.nullcontext() if as_json else shown(summary, counts):
+            with contextlib.nullcontext() if as_json else _shown(summary, counts):
                 app.convert(
                     settings,
                     roots,
@@ -100,6 +100,12 @@ def convert(
         raise typer.Exit(130)
     if summary.results[Result.FAILED]:
         raise typer.Exit(1)
+
+
+def _shown(summary: Summary, counts: Callable[[], Iterator[int]]) -> contextlib.AbstractContextManager[None]:
+    from webpd.cli.progress import shown
+
+    return shown(summary, counts)
 
 
 def _print_summary(summary: Summary, as_json: bool) -> None:

@@ -52,9 +52,9 @@ def run(
 
     settings = load()
 
-    from webpd import app
+    from webpd.service.service import run as run_service
 
-    metrics = app.run(settings, paths or None, load, once=once)
+    metrics = run_service(settings, paths or None, load, once=once)
     if once:
         counts = metrics.outcomes
         shown = (Result.CONVERTED, Result.KEPT_ORIGINAL, Result.SKIPPED, Result.FAILED)

@@ -111,6 +111,9 @@ class Ledger(Protocol):
     def unlearn(self, root: str, directory: str, names: Iterable[str]) -> None:
         """Forget what is known of files of the directory."""
 
+    def outdate(self, root: str, fingerprint: bytes) -> None:
+        """Doubt the directories of all files that are known under another fingerprint, but an empty one."""
+
     def results(self, root: str) -> Mapping[tuple[Result, str], int]:
         """Return how many files are known, by result and reason."""
 

@@ -252,6 +252,11 @@ class SqliteLedger:
 
         self._database.write(work)
 
+    def outdate(self, root: str, fingerprint: bytes) -> None:
+        others = "SELECT directory FROM known WHERE root = ?1 AND fingerprint NOT IN (?2, x'')"
+        doubt = f"UPDATE directory SET mtime_ns = NULL WHERE root = ?1 AND path IN ({others})"  # noqa: S608 - ours
+        self._database.write(lambda connection: connection.execute(doubt, (_root(connection, root), fingerprint)))
+
     def results(self, root: str) -> Mapping[tuple[Result, str], int]:
         select = "SELECT result, reason, files FROM tally WHERE root = ? AND files > 0"
 

@@ -90,6 +90,7 @@ class Reconciler:
         self._patience = patience
         self._fingerprint = fingerprint
         self._watcher = watcher
+        self._begun = False
         self._lock = threading.Lock()
         self._looking: dict[str, bool] = {}
         self._full: set[Lane] = set()
@@ -103,6 +104,9 @@ class Reconciler:
         ``threads`` look and ask side by side, for mounts where each call is a round trip.
         """
         cycle = Cycle(full, time.monotonic())
+        if not self._begun:
+            self._ledger.outdate(self.root, self._fingerprint)
+            self._begun = True
         self._full.clear()
         self._ledger.discover(self.root, [""])
         after, size = None, _FIRST_PAGE

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import logging
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from webpd.service.keeper import Keeper, Shared
 from webpd.service.notify import notify, watchdog_interval
 from webpd.service.places import Place, find
 from webpd.settings import Settings, available_cores
+from webpd.telemetry import log
 from webpd.telemetry.metrics import Metrics
 from webpd.tree.sidecar import fingerprint_of
 from webpd.watch.health import Health
@@ -38,6 +40,29 @@ _THREADS_PER_WORKER = 4
 _LAST_WAIT = 3.0
 """Seconds that threads get to end once the codec processes are gone."""
 _MOUNTS_INTERVAL = 10.0
+
+
+def run(settings: Settings, paths: Sequence[str] | None, load: Callable[[], Settings], *, once: bool) -> Metrics:
+    """Run the service on the paths, or else on the settings' roots, until it is told to stop; return its numbers.
+
+    ``load`` returns the settings as they are now; ``once`` ends it after one pass. Raises ``WebpdError``.
+    """
+    metrics = Metrics()
+    following: Settings | None = settings
+    while following is not None:
+        log.configure(following.log_format)
+        following, stuck = asyncio.run(_live(following, paths, metrics, load, once=once))
+        if stuck:
+            logging.shutdown()
+            os._exit(0)  # the interpreter would wait for threads that hang in a mount
+    return metrics
+
+
+async def _live(
+    settings: Settings, paths: Sequence[str] | None, metrics: Metrics, load: Callable[[], Settings], *, once: bool
+) -> tuple[Settings | None, bool]:
+    service = Service(settings, paths or settings.roots, metrics, load, once=once)
+    return await service.run(), service.stuck
 
 
 class Service:

@@ -39,6 +39,11 @@ _CURES = {
 _NO_IMAGE_CAN_BE_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOTCONN}
 
 
+_numbers = itertools.count()
+# Names of the temporary files that this process is writing: any other of its own could not be removed at its time.
+_being_written: set[str] = set()
+
+
 class PublishError(RetryableError):
     """A sidecar could not be written; nothing half-done was left."""
 
@@ -73,7 +78,6 @@ class Publisher:
         self._keeps_owner = False  # what a mount has refused once it is not asked again
         self._refused = False
         self._prefix = f"{naming.TEMPORARY_PREFIX}{_host()}-{os.getpid()}-{_started(os.getpid())}-"
-        self._numbers = itertools.count()
 
     def publish(self, original: Source, data: bytes, replaces: Version | None) -> None:
         """Give the original this sidecar in place of the version that is known to be ours (None: of nothing).
@@ -83,7 +87,8 @@ class Publisher:
         """
         directory, name = os.path.split(original.path)
         final = naming.sidecar_of(name)
-        temporary = f"{self._prefix}{next(self._numbers)}{naming.TEMPORARY_SUFFIX}"
+        temporary = f"{self._prefix}{next(_numbers)}{naming.TEMPORARY_SUFFIX}"
+        _being_written.add(temporary)
         try:
             with self._opened(directory) as folder:
                 try:
@@ -100,6 +105,8 @@ class Publisher:
                 raise source.GoneError("the folder went away while the image was converted") from error
             self._refused |= error.errno in (errno.EACCES, errno.EPERM)
             _explain(error, naming.sidecar_of(original.path))
+        finally:
+            _being_written.discard(temporary)
 
     def check_writable(self, directory: str) -> None:
         """Raise ``PublishError`` where nothing can be written, before the work is done for nothing.
@@ -208,7 +215,7 @@ def _is_written_now(path: str) -> bool:
     try:
         host, pid, started, _ = name[len(naming.TEMPORARY_PREFIX) : -len(naming.TEMPORARY_SUFFIX)].split("-")
         if host == _host():
-            return _is_alive(int(pid), started)
+            return name in _being_written if int(pid) == os.getpid() else _is_alive(int(pid), started)
     except (ValueError, OverflowError):
         return True  # not a name that we ever gave: let it be
     return time.time() - os.lstat(path).st_ctime < _OTHER_HOST_AGE

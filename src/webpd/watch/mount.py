@@ -23,7 +23,7 @@ _SSHFS_TIMEOUTS = re.compile(r"(d?cache(_stat|_dir)?_timeout)=(\d+)")
 _FUSE_TIMEOUTS = re.compile(r"(attr_timeout|entry_timeout)=([0-9.]+)")
 
 
-_FUSE_THREADS = 16
+_FUSE_THREADS = 32
 _NETWORK_THREADS = 64
 
 
@@ -50,7 +50,8 @@ class Mount:
         """How many threads that wait for a network mount are of use.
 
         libfuse 3.12 and later answers 10 calls at once unless the file system asks for more (fuse_common.h,
-        FUSE_LOOP_MT_DEF_MAX_THREADS), and sshfs does not: with many more in line, names expire before they are used.
+        FUSE_LOOP_MT_DEF_MAX_THREADS), and sshfs does not; earlier ones answer as many as there are. With far more in
+        line than are answered, names expire before they are used.
         """
         return _FUSE_THREADS if self.kind.startswith("fuse") else _NETWORK_THREADS
 
