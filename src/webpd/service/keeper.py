@@ -140,6 +140,8 @@ class Keeper:
         """Begin: the first thing is to ask the mount how it is."""
         self._monitor = asyncio.create_task(self._keep_an_eye())
         self._tasks = [asyncio.create_task(self._work()) for _ in range(self._threads)]
+        for task in (self._monitor, *self._tasks):
+            task.add_done_callback(self._tell_fault)
         self._crew = [threading.Thread(target=self._poll, name="poll", daemon=True)]
         if self._watcher:
             listener = Listener(self._watcher, self.reconciler, self._ledger, self._metrics, self._settings.settle)
@@ -296,6 +298,11 @@ class Keeper:
                     log = _log.warning if ticket.tries < _TRIES_ONCE else _log.debug
                     log("will be tried again", path=ticket.job.path, detail=verdict.failure, tries=ticket.tries + 1)
 
+    @staticmethod
+    def _tell_fault(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            _log.error("a part of the service ended, please report it", detail=repr(error), exc_info=error)
+
     def _offer(self, jobs: Sequence[Job], lane: Lane, delay: float) -> int:
         wanted = [job for job in jobs if job.path not in self._given_up] if self._given_up else jobs
         taken = asyncio.run_coroutine_threadsafe(self._queue.offer(wanted, lane, delay), self._loop).result()
@@ -309,30 +316,40 @@ class Keeper:
     # Polling
 
     def _poll(self) -> None:
-        full_interval = self._settings.full_interval
-        full_due = time.monotonic() + full_interval
+        full_due = time.monotonic() + self._settings.full_interval
         while not self._stopping.is_set():
             if not self._going.wait(1.0) or self._halted():
                 continue
-            begun, used, offered = time.monotonic(), time.thread_time(), self._offered
-            full = begun >= full_due
-            interval = _INTERVAL_ONCE if self._once else self._settings.poll_interval
-            try:
-                cycle = self.reconciler.cycle(full=full, threads=self._lookers)
-                if not self._halted():
-                    self._after(cycle)
-                    if self._once and not cycle.postponed and self._offered == offered:
-                        self._loop.call_soon_threadsafe(self._pass_if_idle)
-                    interval = max(interval, cycle.seconds / _SHARE)
-            except (WebpdError, OSError) as error:
-                if self._trouble != str(error):
-                    _log.warning("cycle broken off", root=self.root, detail=str(error))
-                self._trouble = str(error)
-            else:
-                self._trouble = ""
-                if full and not self._halted():
-                    full_due = time.monotonic() + max(full_interval, (time.thread_time() - used) / _SHARE)
+            full = time.monotonic() >= full_due
+            begun = time.thread_time()
+            interval = self._cycle(full=full)
+            if full and not self._halted():
+                used = time.thread_time() - begun
+                full_due = time.monotonic() + max(self._settings.full_interval, used / _SHARE)
             self._stopping.wait(interval)
+
+    def _cycle(self, *, full: bool) -> float:
+        """Walk over the index once; return for how many seconds to let it be."""
+        interval = _INTERVAL_ONCE if self._once else self._settings.poll_interval
+        offered = self._offered
+        trouble = ""
+        try:
+            cycle = self.reconciler.cycle(full=full, threads=self._lookers)
+            if not self._halted():
+                self._after(cycle)
+                if self._once and not cycle.postponed and self._offered == offered:
+                    self._loop.call_soon_threadsafe(self._pass_if_idle)
+                interval = max(interval, cycle.seconds / _SHARE)
+        except (WebpdError, OSError) as error:
+            trouble = str(error)
+            if trouble != self._trouble:
+                _log.warning("cycle broken off", root=self.root, detail=trouble)
+        except Exception as error:  # a fault of ours must not end the watching
+            trouble = repr(error)
+            if trouble != self._trouble:
+                _log.exception("unexpected error, please report it", root=self.root)
+        self._trouble = trouble
+        return interval
 
     def _after(self, cycle: Cycle) -> None:
         if cycle.vanished and self._probe.look() is Health.WELL:

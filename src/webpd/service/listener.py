@@ -74,6 +74,9 @@ class Listener:
         except (WebpdError, OSError) as error:  # polling finds it
             _log.warning("not looked at", path=directory, detail=str(error))
             whole = True
+        except Exception:  # a fault of ours must not end the listening
+            _log.exception("unexpected error, please report it", path=directory)
+            whole = True
         now = time.monotonic()
         self._quiet[directory] = now + max(self._quiet_time, _QUIET_SHARE * (now - begun))
         if not whole:

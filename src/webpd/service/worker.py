@@ -72,6 +72,13 @@ class Worker:
     def work(self, job: Job) -> Verdict:
         """Do the job once. Whatever happens is in the verdict."""
         try:
+            return self._work(job)
+        except Exception as error:  # a fault of ours must cost no more than a later try
+            _log.exception("unexpected error, please report it", path=job.path)
+            return Verdict(job, failure=f"unexpected: {error!r}")
+
+    def _work(self, job: Job) -> Verdict:
+        try:
             outcome = self._pipeline.attempt(job, believed=self._doubts.age(job) >= OVERSIZE_WAIT)
         except GoneError:
             self._doubts.drop(job)
