@@ -275,21 +275,27 @@ def test_a_process_that_got_the_number_of_a_dead_writer_is_not_taken_for_it(tmp_
 
 
 def test_a_temporary_file_that_could_not_be_removed_at_its_time_is_swept_by_the_process_that_left_it(
-    tmp_path: Path, original: Source, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, original: Source, plain: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours = Publisher(None, 0o644, fsync=False)
-    name = f"{ours._prefix}0.tmp"
-    left = write(tmp_path / name, b"half")
+    folder = Path(original.path).parent
 
-    def swept_meanwhile(*_: object) -> None:
-        (writing,) = (path for path in Path(original.path).parent.iterdir() if path.name.startswith(".webpd-"))
-        sweep(str(writing))
-        assert writing.exists()
+    def gone_meanwhile(*_: object) -> None:
+        monkeypatch.setattr(os, "unlink", refused)
+        raise ChangedError("meanwhile")
 
-    monkeypatch.setattr(publisher, "_check_place", swept_meanwhile)
-    ours.publish(original, b"webp", None)
-    sweep(str(left))
-    assert not left.exists()
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
+    monkeypatch.setattr(publisher, "_check_place", gone_meanwhile)
+    with pytest.raises(StorageError):
+        plain.publish(original, b"webp", None)
+    monkeypatch.undo()
+    (left,) = names(folder) - {"a.jpg"}
+    sweep(str(folder / left))
+    assert names(folder) == {"a.jpg"}
+    written_now = write(folder / left, b"by the same process, and not left by it")
+    sweep(str(written_now))
+    assert written_now.exists()
 
 
 def test_a_temporary_file_of_another_host_is_left_until_no_writer_can_live(

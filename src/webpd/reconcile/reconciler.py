@@ -291,9 +291,13 @@ class Reconciler:
         return visit.offered, list(found), visit.whole
 
     def _take(self, look: Look, visit: Visit, lane: Lane) -> None:
-        jobs = [
-            job for job in look.jobs if visit.needs(job, self._fingerprint) and not self._is_finished(job, visit.begun)
-        ]
+        jobs = [job for job in look.jobs if visit.needs(job, self._fingerprint)]
+        jobs = [job for job in jobs if not self._is_finished(job, visit.begun)]
+        if jobs:
+            visit.busy = True
+            taken = self._offer(jobs, lane, self._patience.delay(jobs)) if visit.whole and not self._halted() else 0
+            visit.offered += taken
+            visit.whole = taken == len(jobs)
         visit.images += look.found
         visit.directories += look.directories
         visit.orphans += [path for path in look.orphans if not visit.is_foreign(path)]
@@ -307,11 +311,6 @@ class Reconciler:
                 sweep(temporary)
             except WebpdError as error:
                 self.tell(temporary, f"left where it is: {error}")
-        if jobs:
-            visit.busy = True
-            taken = self._offer(jobs, lane, self._patience.delay(jobs)) if visit.whole and not self._halted() else 0
-            visit.offered += taken
-            visit.whole = taken == len(jobs)
 
     def _is_finished(self, job: Job, begun: float) -> bool:
         size, mtime_ns, at = self._finished.get(job.path, (-1, 0, 0.0))

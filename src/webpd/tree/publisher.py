@@ -40,8 +40,8 @@ _NO_IMAGE_CAN_BE_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOTC
 
 
 _numbers = itertools.count()
-# Names of the temporary files that this process is writing: any other of its own could not be removed at its time.
-_being_written: set[str] = set()
+# Names of temporary files of this process that could not be removed at their time, as when their mount died.
+_left: set[str] = set()
 
 
 class PublishError(RetryableError):
@@ -88,7 +88,6 @@ class Publisher:
         directory, name = os.path.split(original.path)
         final = naming.sidecar_of(name)
         temporary = f"{self._prefix}{next(_numbers)}{naming.TEMPORARY_SUFFIX}"
-        _being_written.add(temporary)
         try:
             with self._opened(directory) as folder:
                 try:
@@ -97,16 +96,16 @@ class Publisher:
                     _check_place(final, replaces, folder)
                     os.rename(temporary, final, src_dir_fd=folder, dst_dir_fd=folder)
                 except BaseException:
+                    _left.add(temporary)
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(temporary, dir_fd=folder)
+                    _left.discard(temporary)
                     raise
         except OSError as error:
             if isinstance(error, FileNotFoundError):
                 raise source.GoneError("the folder went away while the image was converted") from error
             self._refused |= error.errno in (errno.EACCES, errno.EPERM)
             _explain(error, naming.sidecar_of(original.path))
-        finally:
-            _being_written.discard(temporary)
 
     def check_writable(self, directory: str) -> None:
         """Raise ``PublishError`` where nothing can be written, before the work is done for nothing.
@@ -204,6 +203,7 @@ def sweep(path: str) -> None:
     try:
         if not _is_written_now(path):
             os.unlink(path)
+            _left.discard(os.path.basename(path))
     except FileNotFoundError:
         return
     except OSError as error:
@@ -215,7 +215,7 @@ def _is_written_now(path: str) -> bool:
     try:
         host, pid, started, _ = name[len(naming.TEMPORARY_PREFIX) : -len(naming.TEMPORARY_SUFFIX)].split("-")
         if host == _host():
-            return name in _being_written if int(pid) == os.getpid() else _is_alive(int(pid), started)
+            return name not in _left if int(pid) == os.getpid() else _is_alive(int(pid), started)
     except (ValueError, OverflowError):
         return True  # not a name that we ever gave: let it be
     return time.time() - os.lstat(path).st_ctime < _OTHER_HOST_AGE
