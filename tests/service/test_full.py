@@ -145,3 +145,19 @@ def test_a_read_only_remount_pauses_the_work_until_it_is_over(
     check_pause(one, tree, "read_only")
     assert remount(tree, "rw")
     check_all_done(one, tree, webpd)
+
+
+def test_a_read_only_disk_at_the_other_end_of_a_mount_pauses_the_work_until_it_is_over(
+    small_origin: SshfsLab,
+    service: Callable[..., Service],
+    photograph: Callable[..., bytes],
+    webpd: Callable[..., Ended],
+) -> None:
+    for number in range(IMAGES):  # a folder each: no call tells that the whole disk is read-only
+        write(small_origin.origin / f"{number}" / "a.jpg", photograph(80))
+    assert remount(small_origin.origin, "ro")
+    one = service(small_origin.mnt)
+    one.start()
+    check_pause(one, small_origin.origin, "read_only")
+    one.wait_until(lambda: remount(small_origin.origin, "rw"), "no file is open")
+    check_all_done(one, small_origin.origin, webpd)

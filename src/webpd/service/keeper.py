@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -41,9 +42,9 @@ _SCAN_THREADS = 16
 _SHARE = 0.02
 """Of one core, how much polling may take."""
 _PROBE_INTERVAL = 1.0
-_MOST_FAILURES = 32
-_REST = 30.0
-"""Seconds for which a root rests after so many images in a row that could not be read or written."""
+_MOST_FAILING = 16
+_REST = 10.0
+"""Seconds for which a root rests when in so many folders, and no other between, images could not be read or written."""
 _INTERVAL_ONCE = 0.5
 """Seconds between two cycles of a single pass."""
 _TRIES_ONCE = 3
@@ -126,7 +127,7 @@ class Keeper:
         )
         self._given_up: set[str] = set()
         self._offered = 0
-        self._failures = 0
+        self._failing: set[str] = set()
         self._resting = 0.0
         self._told_listed = 0
         self._trouble = ""
@@ -231,13 +232,16 @@ class Keeper:
                 self._found(health, self._probe.detail)
             await asyncio.sleep(_PROBE_INTERVAL)
 
-    def _note_failure(self, failure: str) -> None:
-        """Rest for a while when image after image fails: behind SSHFS no call tells of a disk that is read-only."""
-        self._failures = self._failures + 1 if failure else 0
-        if self._failures >= _MOST_FAILURES and not self._once:
-            self._failures = 0
+    def _note(self, path: str, failure: str) -> None:
+        """Rest for a while when folder after folder fails: behind SSHFS no call tells of a disk that is read-only."""
+        if not failure:
+            self._failing.clear()
+            return
+        self._failing.add(os.path.dirname(path))
+        if len(self._failing) >= _MOST_FAILING and not self._once:
+            self._failing.clear()
             self._resting = time.monotonic() + _REST
-            self._found(Health.READ_ONLY, f"{_MOST_FAILURES} images in a row could not be read or written: {failure}")
+            self._found(Health.READ_ONLY, f"nothing could be done in {_MOST_FAILING} folders in a row: {failure}")
 
     def _blame(self, error: OSError) -> Health | None:
         health = self._probe.blame(error)
@@ -284,7 +288,7 @@ class Keeper:
                 await self._queue.again(ticket, ticket.job, 0.0)
                 continue
             verdict = await self._loop.run_in_executor(self._executor, self._worker.work, ticket.job)
-            self._note_failure(verdict.failure)
+            self._note(ticket.job.path, verdict.failure)
             if verdict.again is None:
                 await self._queue.done(ticket)
             elif verdict.failure and self._once and ticket.tries + 1 >= _TRIES_ONCE:
