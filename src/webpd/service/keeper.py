@@ -42,6 +42,8 @@ _SCAN_THREADS = 16
 _SHARE = 0.02
 """Of one core, how much polling may take."""
 _PROBE_INTERVAL = 1.0
+_FIRST_FULL = 300.0
+"""Seconds after the start until the first full pass: files may have been overwritten in place while nobody watched."""
 _MOST_FAILING = 16
 _REST = 10.0
 """Seconds for which a root rests when in so many folders, and no other between, images could not be read or written."""
@@ -320,7 +322,7 @@ class Keeper:
     # Polling
 
     def _poll(self) -> None:
-        full_due = time.monotonic() + self._settings.full_interval
+        full_due = time.monotonic() + min(_FIRST_FULL, self._settings.full_interval)
         while not self._stopping.is_set():
             if not self._going.wait(1.0) or self._halted():
                 continue
