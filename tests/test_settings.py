@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import write
 from webpd.errors import UsageError
-from webpd.settings import Address, Owner, Settings, load, shown
+from webpd.settings import Address, Owner, Settings, load, refuse_nested, shown
 
 
 def test_flags_beat_the_environment_which_beats_the_file_which_beats_the_defaults(tmp_path: Path) -> None:
@@ -138,6 +138,9 @@ def test_roots_inside_one_another_are_refused_also_through_a_link(tmp_path: Path
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "link").symlink_to("a")
     for roots in ((tmp_path / "a", tmp_path / "a" / "b"), (tmp_path / "a" / "b", tmp_path / "link"), (tmp_path,) * 2):
+        with pytest.raises(UsageError, match="lies inside"):
+            refuse_nested(tuple(map(str, roots)), "PATH")
+    for roots in ((tmp_path / "a", tmp_path / "a" / "b"), (tmp_path,) * 2):  # by their names alone
         with pytest.raises(UsageError, match="lies inside"):
             load({}, {"WEBPD_ROOTS": ",".join(map(str, roots))})
     (tmp_path / "ab").mkdir()

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from grp import getgrnam
 from pathlib import Path
@@ -334,13 +334,13 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], file: str | No
         settings = Settings.model_validate(values)
     except ValidationError as error:
         raise UsageError(_explain(error, values, origin)) from error
-    refuse_nested(settings.roots, origin["roots"])
+    refuse_nested(settings.roots, origin["roots"], os.path.abspath)  # asks no mount: the service does that
     return Loaded(settings, origin, tuple(sorted(unknown)))
 
 
-def refuse_nested(roots: tuple[str, ...], where: str) -> None:
+def refuse_nested(roots: tuple[str, ...], where: str, resolve: Callable[[str], str] = os.path.realpath) -> None:
     """Raise ``UsageError`` when a root is named twice or lies inside another: its images would be done twice."""
-    real = sorted((os.path.realpath(root), root) for root in roots)
+    real = sorted((resolve(root), root) for root in roots)
     for place, (outer, named) in enumerate(real):
         for inner, other in real[place + 1 :]:
             if inner == outer or inner.startswith(os.path.join(outer, "")):

@@ -56,6 +56,10 @@ class Clock:
     def pass_by(self, seconds: float) -> None:
         self.ahead += seconds
 
+    def time(self) -> float:
+        """Return what the wall says: folders are aged by their own mtimes."""
+        return time.time()
+
     def monotonic(self) -> float:
         return time.monotonic() + self.ahead
 

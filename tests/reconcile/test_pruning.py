@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reconcile.scene import IMAGE, Scene, meddled, once
+from tests.reconcile.scene import IMAGE, Scene
 from webpd.ledger.port import Totals
 from webpd.model import Result, Skip
 from webpd.reconcile.pruning import Pruning
@@ -318,6 +318,8 @@ def test_a_folder_that_is_filled_again_stays(scene: Scene, reconciler: Reconcile
     scene.age()
     turn(scene, reconciler, pruning)
     assert set(scene.inbox.lanes(scene.root)) == {"folder/b.jpg"}
+    scene.finish(reconciler)
+    turn(scene, reconciler, pruning)
     assert not scene.directory("folder").pruned
 
 
@@ -329,23 +331,4 @@ def test_an_emptied_folder_goes_also_after_a_restart(scene: Scene, reconciler: R
     scene.age()
     again = scene.restarted()
     turn(scene, again, scene.pruning(again))
-    assert not (scene.root / "abc").exists()
-
-
-def test_a_folder_looked_at_while_it_is_emptied_goes_all_the_same(scene: Scene) -> None:
-    """inotify tells of every sidecar that we remove, so that such looks are the rule."""
-    converted(scene, "abc/80_80_1/a.jpg")
-    (scene.root / "abc/80_80_1/a.jpg").unlink()
-    watched: list[float] = []
-    prune = once(lambda: ours.prune(scene.clock.monotonic()))
-    reconciler = scene.reconciler(scanner=meddled(lambda path: watched and path.endswith("80_80_1") and prune(path)))
-    ours = scene.pruning(reconciler, after=AFTER, folders_after=FOLDERS_AFTER)
-    reconciler.cycle(full=False)
-    scene.clock.pass_by(AFTER + 1)
-    watched.append(1.0)
-    reconciler.news(str(scene.root / "abc/80_80_1"))
-    assert len(scene.removed) == 1
-    for _ in range(3):
-        scene.age()
-        turn(scene, reconciler, ours)
     assert not (scene.root / "abc").exists()

@@ -58,11 +58,11 @@ def test_what_is_believed_or_gone_is_doubted_no_more(clock: Clock) -> None:
 
 def test_only_the_latest_doubts_are_kept(clock: Clock) -> None:
     doubts = Doubts()
-    jobs = [replace(JOB, path=f"/tree/{number}.jpg") for number in range(10_001)]
-    for job in jobs[:10_000]:
+    jobs = [replace(JOB, path=f"/tree/{number}.jpg") for number in range(50_001)]
+    for job in jobs[:50_000]:
         doubts.add(job)
     doubts.add(jobs[0])  # doubted again just now
-    doubts.add(jobs[10_000])
+    doubts.add(jobs[50_000])
     clock.now += 5.0
     assert doubts.age(jobs[0]) == 5.0
     assert doubts.age(jobs[1]) == 0.0

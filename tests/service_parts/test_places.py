@@ -1,6 +1,7 @@
 """Which roots the service has, and what each should be mounted on."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,8 +11,9 @@ import pytest
 from tests.conftest import write
 from tests.lab import sshfs_lab, wait_for
 from webpd.errors import UnfitError, UsageError
+from webpd.ledger.port import Directory
 from webpd.ledger.sqlite import SqliteLedger
-from webpd.service.places import Place, find
+from webpd.service.places import find, remember
 from webpd.tree.naming import Exclusion
 from webpd.tree.scanner import Scanner
 from webpd.watch.mount import Mount, mount_of
@@ -45,9 +47,8 @@ def test_each_folder_named_is_a_root_on_its_mount(ledger: SqliteLedger, tmp_path
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
         folder.mkdir()
-    assert find([str(folder) for folder in folders], ledger) == [
-        Place(str(folder), mount_of(str(tmp_path))) for folder in folders
-    ]
+    places = find([str(folder) for folder in folders], ledger)
+    assert [(place.path, place.mount) for place in places] == [(str(each), mount_of(str(tmp_path))) for each in folders]
 
 
 def test_relative_paths_are_those_of_the_working_directory(
@@ -100,25 +101,39 @@ def test_a_file_that_something_is_mounted_on_is_no_root(ledger: SqliteLedger, tm
         subprocess.run(["umount", "-l", str(file)], check=True)
 
 
-def test_a_root_that_was_on_a_network_mount_and_is_an_empty_folder_now_is_waited_for(
+def test_a_root_that_was_on_a_network_mount_and_is_not_now_is_waited_for_whatever_got_into_the_bare_folder(
     ledger: SqliteLedger, tmp_path: Path
 ) -> None:
     root = tmp_path / "tree"
     root.mkdir()
     ledger.note_kind(str(root), f"fuse.sshfs {root}")
-    assert find([str(root)], ledger) == [Place(str(root), Mount(str(root), "fuse.sshfs"))]
-    assert find([str(root)], ledger)[0].mount.kind == "fuse.sshfs"  # and is remembered as that
+    ledger.record(str(root), Directory("iblock", 1))
+    for _ in range(2):
+        (place,) = places = find([str(root)], ledger)
+        assert (place.mount, place.waits) == (Mount(str(root), "fuse.sshfs"), True)
+        assert place.bare == os.stat(root).st_dev
+        remember(ledger, places)
+        write(root / "stray.png", b"x")
 
 
-def test_a_root_that_was_on_a_network_mount_and_has_files_now_is_taken_as_it_is(
+def test_a_root_inside_a_network_mount_that_is_away_is_waited_for(ledger: SqliteLedger, tmp_path: Path) -> None:
+    root = str(tmp_path / "upload/resize_cache")
+    ledger.note_kind(root, f"fuse.sshfs {tmp_path}")
+    assert [place.waits for place in find([root], ledger)] == [True]
+
+
+def test_a_root_that_was_moved_from_a_network_mount_is_known_by_its_folders(
     ledger: SqliteLedger, tmp_path: Path
 ) -> None:
     root = tmp_path / "tree"
-    image = write(root / "a.jpg", b"x")
+    image = write(root / "iblock/a.jpg", b"x")
     ledger.note_kind(str(root), f"fuse.sshfs {root}")
-    assert find([str(root)], ledger)[0].mount == mount_of(str(root))
-    image.unlink()
-    assert find([str(root)], ledger)[0].mount == mount_of(str(root))  # the network mount is history
+    ledger.record(str(root), Directory("iblock", 1))
+    places = find([str(root)], ledger)
+    assert places[0].mount == mount_of(str(root))
+    remember(ledger, places)
+    shutil.rmtree(image.parent)
+    assert not find([str(root)], ledger)[0].waits  # the network mount is history
 
 
 def test_an_empty_local_folder_is_just_that(
@@ -140,16 +155,19 @@ def test_a_network_mount_whose_server_is_gone_is_a_root_to_be_waited_for(ledger:
         assert (after.path, after.mount.kind, after.mount.point) == (str(lab.mnt), "fuse.sshfs", str(lab.mnt))
 
 
-def test_what_is_below_a_mount_is_told_by_its_device(tmp_path: Path, mounted: Callable[[Path], Path]) -> None:
-    folder = mounted(tmp_path / "tree")
-    place = Place(str(folder / "in"), mount_of(str(folder)))
-    assert place.bare == os.stat(tmp_path).st_dev
-    assert place.bare != os.stat(folder).st_dev
-    assert Place("/srv", Mount("/", "ext4", os.stat("/").st_dev)).bare is None
-
-
-def test_where_the_device_below_is_the_same_there_is_no_telling(tmp_path: Path) -> None:
-    assert Place(str(tmp_path), Mount(str(tmp_path), "btrfs", os.stat(tmp_path.parent).st_dev)).bare is None
+def test_what_is_below_a_mount_is_told_by_its_device(
+    ledger: SqliteLedger, tmp_path: Path, mounted: Callable[[Path], Path]
+) -> None:
+    folder = mounted(tmp_path / "tree") / "in"
+    folder.mkdir()
+    assert find([str(folder)], ledger)[0].bare == os.stat(tmp_path).st_dev != os.stat(folder).st_dev
+    bound = tmp_path / "bound"
+    bound.mkdir()
+    subprocess.run(["mount", "--bind", str(tmp_path), str(bound)], check=True)
+    try:
+        assert find([str(bound)], ledger)[0].bare is None  # there would be no telling
+    finally:
+        subprocess.run(["umount", "-l", str(bound)], check=True)
 
 
 @pytest.mark.parametrize(

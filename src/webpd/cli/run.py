@@ -1,5 +1,6 @@
 """``webpd run``: the service."""
 
+import signal
 from typing import Annotated
 
 import typer
@@ -50,6 +51,7 @@ def run(
             state_dir=state_dir,
         ).settings
 
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something that it could mean
     settings = load()
 
     from webpd.service.service import run as run_service

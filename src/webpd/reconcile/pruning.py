@@ -55,6 +55,8 @@ class Pruning:
         for directory in self._ledger.emptied(root, _BATCH):
             if self._halted():
                 return
+            if directory.mtime_ns is None or time.time() - directory.mtime_ns / 1e9 < self._folders_after:
+                continue  # no need to ask
             self._remove_folder(directory)
 
     def _is_likely(self, orphans: int, images: int) -> bool:
@@ -70,13 +72,15 @@ class Pruning:
                 self._reconciler.root,
                 orphans,
                 most,
+                extra={"root": self._reconciler.root},
             )
         return False
 
     def _prune_directory(self, path: str) -> None:
         """Look once more, and remove what both looks found."""
         before = set(self._reconciler.orphans.get(path, ()))
-        self._reconciler.look_again(path)
+        if not self._reconciler.look_again(path):
+            return
         now = self._reconciler.orphans.get(path, {})
         due = time.monotonic() - self._after
         chosen = [orphan for orphan, since in now.items() if orphan in before and since <= due]
@@ -114,8 +118,10 @@ class Pruning:
                 return
             if self._pruner.remove_folder(absolute, 0):
                 self._ledger.forget(root, path)
+                _log.info("empty folder removed", extra={"path": absolute})
                 if alone and self._pruner.remove_folder(above, 0):
                     self._ledger.forget(root, path.rpartition("/")[0])
+                    _log.info("empty folder removed", extra={"path": above})
         except (WebpdError, OSError) as error:
             self._reconciler.tell(absolute, f"not pruned: {error}")
             self._ledger.spare(root, path)

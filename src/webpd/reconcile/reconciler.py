@@ -12,13 +12,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Protocol
 
 from webpd.errors import WebpdError
 from webpd.ledger.port import Directory, Known, Ledger
-from webpd.model import Failure, Job, Result, Sidecar, Skip
+from webpd.model import Failure, Job, Outcome, Result, Sidecar, Skip
 from webpd.queue.port import Lane
+from webpd.reconcile.backoff import Backoff
 from webpd.reconcile.patience import Patience
 from webpd.reconcile.visit import Cycle, Visit
 from webpd.tree.pruner import Verdict, examine
@@ -34,13 +34,9 @@ _LARGE = 1000
 # Instead of the mtime of a directory that does not answer: none has this one, a nanosecond before 1970.
 _NO_ANSWER = -1
 _LOOK_COST = 2e-5
-_SHARE = 0.02
-# The shortest time between two looks at a directory with work to be done, in seconds.
-_BREATH = 1.0
-# The longest wait until a directory with work to be done is looked at again, in seconds.
-_LONGEST_WAIT = 300.0
-# Bounds on what is kept in memory: directories with orphans or with work, images just finished, troubles told.
-_MOST_ORPHANED, _MOST_BUSY, _MOST_FINISHED, _MOST_TOLD = 100_000, 100_000, 20_000, 1_000
+_SHARE, _SHARE_WHILE_FULL = 0.02, 0.2
+# Bounds on what is kept in memory: orphans, images just finished, troubles told.
+_MOST_ORPHANS, _MOST_FINISHED, _MOST_TOLD = 100_000, 20_000, 1_000
 
 
 class Watcher(Protocol):
@@ -50,23 +46,15 @@ class Watcher(Protocol):
         """Watch the directory from now on."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Busy:
-    """A directory with work to be done, as it was when last looked at, and until when to let it be (monotonic)."""
-
-    mtime_ns: int
-    until: float
-    wait: float
-
-
 class Reconciler:
     """Looks at the directories of one root. Thread-safe but for ``cycle``, which has one caller.
 
     ``offer`` hands jobs to a lane and returns how many were taken in; ``halted`` tells that the mount is sick or the
     service is stopping, and nothing is to be concluded. ``fingerprint`` stands for the settings and the version.
+    ``ask`` asks the mount how it is, and halts if it is sick; ``apart`` are folders that are roots of their own.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one for each neighbour
         self,
         scanner: Scanner,
         ledger: Ledger,
@@ -75,6 +63,8 @@ class Reconciler:
         patience: Patience,
         fingerprint: bytes,
         *,
+        ask: Callable[[], object] = lambda: None,
+        apart: Sequence[str] = (),
         watcher: Watcher | None = None,
     ) -> None:
         self.root = scanner.root
@@ -82,6 +72,8 @@ class Reconciler:
         """How many directories were listed since the start."""
         self.orphans: dict[str, dict[str, float]] = {}
         """Sidecars without an original: by directory and path, since when (monotonic seconds)."""
+        self.unreadable: dict[str, Outcome] = {}
+        """Directories that could not be read, or held something that could not: by path."""
         self._prefix = os.path.join(self.root, "")
         self._scanner = scanner
         self._ledger = ledger
@@ -89,12 +81,15 @@ class Reconciler:
         self._halted = halted
         self._patience = patience
         self._fingerprint = fingerprint
+        self._ask = ask
+        self._apart = apart
         self._watcher = watcher
         self._begun = False
+        self._tracked = 0
         self._lock = threading.Lock()
         self._looking: dict[str, bool] = {}
         self._full: set[Lane] = set()
-        self._busy: dict[str, _Busy] = {}
+        self._backoff = Backoff(max(1.0, patience.settle))
         self._finished: OrderedDict[str, tuple[int, int, float]] = OrderedDict()
         self._told: dict[str, str] = {}
 
@@ -105,13 +100,17 @@ class Reconciler:
         """
         cycle = Cycle(full, time.monotonic())
         if not self._begun:
-            self._ledger.outdate(self.root, self._fingerprint)
-            self._begun = True
+            self._begin()
         self._full.clear()
         self._ledger.discover(self.root, [""])
         after, size = None, _FIRST_PAGE
-        while not self._halted() and (page := self._ledger.directories(self.root, after, size)):
+        while not self._halted():
+            begun = time.thread_time()
+            page = self._ledger.directories(self.root, after, size)
+            if not page:
+                break
             due = self._due(page, cycle, threads)
+            cycle.seconds += time.thread_time() - begun
             looks = threads.map(self._visit, due) if threads else map(self._visit, due)
             after, size = page[-1].path, min(_PAGE, 2 * size)
             for directory, (offered, found) in zip(due, looks, strict=True):
@@ -123,16 +122,27 @@ class Reconciler:
                     return cycle
         return cycle
 
+    def _begin(self) -> None:
+        """Doubt what was known under other settings, and forget what is a root of its own by now."""
+        self._begun = True
+        self._ledger.outdate(self.root, self._fingerprint)
+        for folder in map(self._relative, self._apart):
+            if folder and self._ledger.directory(self.root, folder):
+                self._ledger.forget(self.root, folder)
+
     def news(self, directory: str) -> bool:
         """Look at a directory (an absolute path) that something happened in; tell whether there was room for all."""
         path = os.path.relpath(directory, self.root)
         pending = ["" if path == "." else path]
         while pending and not self._halted():
-            found, whole = self._look(pending.pop(), Lane.FRESH)[1:]
+            looked = self._look(pending.pop(), Lane.FRESH)
+            if looked is None:
+                continue  # the thread that is at it looks once more
+            _, found, whole = looked
             pending += found
             if not whole:
                 return False
-        return True
+        return not self._halted()
 
     def finished(self, job: Job) -> None:
         """The image has a sidecar now: a look that began before, or in a cache's past, does not know that."""
@@ -142,25 +152,27 @@ class Reconciler:
             if len(self._finished) > _MOST_FINISHED:
                 self._finished.popitem(last=False)
 
-    def look_again(self, path: str) -> None:
-        """Look at a directory of the index, for those who must know how it is now."""
-        self._look(path, Lane.BACKFILL)
+    def look_again(self, path: str) -> bool:
+        """Look at a directory for who must know how it is now; tell whether, or another thread was at it already."""
+        return self._look(path, Lane.BACKFILL) is not None
 
     def forget(self, vanished: Iterable[str]) -> None:
         """Forget directories that are still not there. The caller has just seen that the mount is well."""
-        for path in vanished:
-            if self._mtime(path) is None:
-                self._ledger.forget(self.root, path)
-                self.orphans.pop(path, None)
-                self._busy.pop(path, None)
+        gone = {path for path in vanished if self._mtime(path) is None}
+        for path in gone:
+            self._ledger.forget(self.root, path)
+        if gone:
+            self.orphans = {path: each for path, each in self.orphans.items() if not _is_below(path, gone)}
+            self._backoff.forget(lambda path: _is_below(path, gone))
+            self._tracked = sum(map(len, self.orphans.values()))
 
-    def tell(self, path: str, detail: str) -> None:
+    def tell(self, path: str, detail: str, level: int = logging.WARNING) -> None:
         """Log what is wrong with a path, once for as long as it stays the same."""
         if self._told.get(path) != detail:
             if len(self._told) >= _MOST_TOLD:
                 self._told.clear()
             self._told[path] = detail
-            _log.warning("%s: %s", path, detail)
+            _log.log(level, "%s: %s", path, detail, extra={"path": path, "root": self.root})
 
     def absolute(self, path: str) -> str:
         return os.path.join(self.root, path) if path else self.root
@@ -170,7 +182,10 @@ class Reconciler:
         if self._halted():
             return 0, False
         lane = Lane.BACKFILL if directory.mtime_ns is None else Lane.FRESH
-        offered, found, whole = self._look(directory.path, lane)
+        looked = self._look(directory.path, lane)
+        if looked is None:
+            return 0, False
+        offered, found, whole = looked
         if not whole:
             self._full.add(lane)
         return offered, bool(found)
@@ -212,27 +227,31 @@ class Reconciler:
         looked = directory.looked if directory.looked <= now else 0.0  # the clock begins anew with the machine
         if looked >= cycle.begun:
             return False
-        if directory.orphans and directory.path not in self.orphans:  # counted before this process began
+        new = directory.path not in self.orphans and self._tracked < _MOST_ORPHANS
+        if directory.orphans and new:  # counted before this process began
             return True
         if cycle.full:
             return True
         age = now - looked
-        if directory.images > _LARGE and age < directory.images * _LOOK_COST / _SHARE:
+        waits = self._backoff.waits(directory.path)
+        # Where there was no room for all, there may be some by now.
+        share = _SHARE if waits or directory.mtime_ns is not None else _SHARE_WHILE_FULL
+        if directory.images > _LARGE and age < directory.images * _LOOK_COST / share:
             return False
-        if directory.mtime_ns is None:
-            busy = self._busy.get(directory.path)
-            return busy is None or now >= busy.until or (busy.mtime_ns != mtime and age >= _BREATH)
+        if waits and self._backoff.holds(directory.path, mtime, now, age):
+            return False
         return mtime != directory.mtime_ns or (not directory.sure and age >= self._patience.sure)
 
-    def _look(self, path: str, lane: Lane) -> tuple[int, list[str], bool]:
+    def _look(self, path: str, lane: Lane) -> tuple[int, list[str], bool] | None:
         """Look at a directory; by one thread at a time, and again if another one wanted to meanwhile.
 
-        Return how many jobs were offered, which new directories were found, and whether there was room for all jobs.
+        Return how many jobs were offered, which new directories were found, and whether there was room for all jobs;
+        None where another thread was at it.
         """
         with self._lock:
             if path in self._looking:
                 self._looking[path] = True
-                return 0, [], True
+                return None
             self._looking[path] = False
         offered, whole = 0, True
         found: list[str] = []
@@ -262,6 +281,7 @@ class Reconciler:
         before = self._ledger.directory(self.root, path) or Directory(path)
         known = self._ledger.known(self.root, path)
         visit = Visit(begun, known)
+        self.unreadable.pop(path, None)
         for look in self._scanner.look(absolute):
             self._take(look, visit, lane)
         self.listed += 1
@@ -270,7 +290,7 @@ class Reconciler:
         found = self._ledger.discover(self.root, (self._relative(child) for child in visit.directories))
         orphans = self._note_orphans(path, visit)
         settled = not visit.busy and mtime != _NO_ANSWER
-        self._note_busy(path, mtime, begun, waits=visit.busy and visit.whole)
+        self._backoff.note(path, mtime, begun, waits=visit.unfinished or (visit.busy and visit.whole))
         unchanged = before.mtime_ns == mtime and not before.sure and begun - before.looked >= self._patience.sure
         sure = settled and (self._patience.is_old(mtime) or unchanged)
         if visit.unfinished and self._patience.may_go_on(mtime):
@@ -304,7 +324,13 @@ class Reconciler:
         for outcome in look.settled:
             if outcome.reason is Failure.IO:
                 visit.busy = True
+                self._ask()
+                if self._halted():
+                    return
+                self.unreadable[self._relative(look.directory)] = outcome
                 self.tell(outcome.path, outcome.detail)
+            else:
+                self.tell(outcome.path, f"skipped: {outcome.detail}", logging.INFO)
             visit.unfinished |= outcome.reason is Skip.EMPTY
         for temporary in look.temporary:
             try:
@@ -325,10 +351,11 @@ class Reconciler:
         for orphan in visit.orphans:
             if orphan in before or self._is_ours(path, orphan, visit):
                 orphans[orphan] = before.get(orphan, now)
-        if orphans and (before or len(self.orphans) < _MOST_ORPHANED):
+        tracked = self._tracked - len(self.orphans.pop(path, ()))
+        if orphans and (before or tracked + len(orphans) <= _MOST_ORPHANS):
             self.orphans[path] = orphans
-        else:
-            self.orphans.pop(path, None)
+            tracked += len(orphans)
+        self._tracked = tracked
         return orphans
 
     def _is_ours(self, path: str, orphan: str, visit: Visit) -> bool:
@@ -346,14 +373,14 @@ class Reconciler:
             visit.seen.add(name)
         return verdict is Verdict.OURS
 
-    def _note_busy(self, path: str, mtime_ns: int, begun: float, *, waits: bool) -> None:
-        """Let a directory in which nothing moves wait longer each time: what it has to be done is in the queue."""
-        before = self._busy.pop(path, None)
-        if not waits or len(self._busy) >= _MOST_BUSY:
-            return
-        still = before is not None and before.mtime_ns == mtime_ns
-        wait = min(2 * before.wait, _LONGEST_WAIT) if before and still else max(1.0, self._patience.settle)
-        self._busy[path] = _Busy(mtime_ns, begun + wait, wait)
-
     def _relative(self, directory: str) -> str:
         return directory[len(self._prefix) :]
+
+
+def _is_below(path: str, folders: set[str]) -> bool:
+    """Tell whether the path is one of the folders, or inside one."""
+    while path not in folders:
+        if not path:
+            return False
+        path = path.rpartition("/")[0]
+    return True

@@ -6,7 +6,8 @@ from collections import OrderedDict
 
 from webpd.model import Job
 
-_MOST = 10_000
+# Two lanes of the queue may be full of doubtful files, and more in flight: none must be forgotten before it is back.
+_MOST = 50_000
 
 
 class Doubts:

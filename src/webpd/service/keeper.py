@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import os
 import threading
 import time
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from webpd.reconcile.patience import Patience
 from webpd.reconcile.pruning import Pruning
 from webpd.reconcile.reconciler import Reconciler
 from webpd.reconcile.visit import Cycle
+from webpd.service.guard import MountGuard
 from webpd.service.listener import Listener
 from webpd.service.places import Place
 from webpd.service.worker import Worker
@@ -32,7 +32,7 @@ from webpd.tree.naming import Exclusion
 from webpd.tree.pruner import Pruner
 from webpd.tree.publisher import Publisher
 from webpd.tree.scanner import Scanner
-from webpd.watch.health import Health, MountProbe
+from webpd.watch.health import Health
 from webpd.watch.mount import Mount, cache_time
 from webpd.watch.watcher import FileWatcher
 
@@ -41,12 +41,8 @@ _log = structlog.get_logger(__name__)
 _SCAN_THREADS = 16
 _SHARE = 0.02
 """Of one core, how much polling may take."""
-_PROBE_INTERVAL = 1.0
 _FIRST_FULL = 300.0
 """Seconds after the start until the first full pass: files may have been overwritten in place while nobody watched."""
-_MOST_FAILING = 16
-_REST = 10.0
-"""Seconds for which a root rests when in so many folders, and no other between, images could not be read or written."""
 _INTERVAL_ONCE = 0.5
 """Seconds between two cycles of a single pass."""
 _TRIES_ONCE = 3
@@ -72,8 +68,7 @@ class Keeper:
         settings, ledger, fingerprint = shared.settings, shared.ledger, shared.fingerprint
         self.root, self.mount = root, mount = place.path, place.mount
         self._label = printable(root)
-        self.health = Health.WELL
-        self.detail = ""
+        self._guard = MountGuard(root, mount, lambda well: shared.metrics.mount.labels(self._label).set(well))
         self._watching = False
         self.cycles = 0
         self.passed = asyncio.Event()
@@ -84,10 +79,6 @@ class Keeper:
         self._metrics = metrics = shared.metrics
         self._once = once
         self._loop = asyncio.get_running_loop()
-        self._well = asyncio.Event()
-        self._going = threading.Event()  # what _well is, for threads
-        self._stopping = threading.Event()
-        self._probe = MountProbe(root, mount)
         cache = settings.cache_time if settings.cache_time is not None else cache_time(mount)
         self._patience = Patience(settings.settle, 0.0 if mount.local else cache, mount.local)
         self._threads = threads
@@ -102,18 +93,20 @@ class Keeper:
             Scanner(root, Exclusion(settings.exclude, place.apart), every=not mount.local),
             ledger,
             self._offer,
-            self._halted,
+            self._guard.halted,
             self._patience,
             fingerprint,
+            ask=self._guard.is_well_now,
+            apart=place.apart,
             watcher=self._watcher,
         )
         self.pruning = Pruning(
             self.reconciler,
             ledger,
             pruner,
-            self._halted,
+            self._guard.halted,
             self._pruned,
-            after=settings.prune_after,
+            after=max(settings.prune_after, self._patience.sure),  # or both looks may come from one cache
             folders_after=settings.prune_folders_after,
         )
         pipeline = Pipeline(shared.pool, publisher, settings.encoding, settings.max_source)
@@ -124,16 +117,16 @@ class Keeper:
             self._patience,
             fingerprint,
             metrics,
-            blame=self._blame,
+            blame=self._guard.blame,
             finished=self.reconciler.finished,
         )
         self._given_up: set[str] = set()
         self._offered = 0
-        self._failing: set[str] = set()
-        self._resting = 0.0
         self._told_listed = 0
         self._trouble = ""
+        self._told_done = False
         self._totals = Totals(0, 0, 0, 0)
+        self._parked = 0
         self._crew: list[threading.Thread] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._idle: set[asyncio.Task[None]] = set()
@@ -141,23 +134,21 @@ class Keeper:
 
     def start(self) -> None:
         """Begin: the first thing is to ask the mount how it is."""
-        self._monitor = asyncio.create_task(self._keep_an_eye())
+        self._monitor = asyncio.create_task(self._guard.watch())
         self._tasks = [asyncio.create_task(self._work()) for _ in range(self._threads)]
         for task in (self._monitor, *self._tasks):
             task.add_done_callback(self._tell_fault)
         self._crew = [threading.Thread(target=self._poll, name="poll", daemon=True)]
         if self._watcher:
             listener = Listener(self._watcher, self.reconciler, self._ledger, self._metrics, self._settings.settle)
-            hear = functools.partial(listener.run, self._stopping, self._going)
+            hear = functools.partial(listener.run, self._guard.stopping, self._guard.going)
             self._crew.append(threading.Thread(target=hear, name="news", daemon=True))
         for thread in self._crew:
             thread.start()
 
     async def stop(self, seconds: float) -> bool:
         """Take no more; wait that long for what is in flight; tell whether all of it ended."""
-        self._stopping.set()
-        self._going.set()
-        self._well.set()
+        self._guard.stop()
         if self._watcher:
             await asyncio.to_thread(self._watcher.close)
         for task in list(self._idle):
@@ -178,6 +169,7 @@ class Keeper:
         for task in left:
             task.cancel()
         await asyncio.gather(*self._tasks, *([self._monitor] if self._monitor else []), return_exceptions=True)
+        self._metrics.forget(self._label)
         self._executor.shutdown(wait=False, cancel_futures=True)
         if self._lookers:
             self._lookers.shutdown(wait=False, cancel_futures=True)
@@ -188,17 +180,22 @@ class Keeper:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     @property
+    def answers(self) -> bool:
+        """Whether the mount can be asked without waiting for long, as far as is known."""
+        return self._guard.health not in (Health.HUNG, Health.DEAD)
+
+    @property
     def ready(self) -> bool:
         """Whether the mount is well and all directories known have been asked once."""
-        return self._watching and self.health is Health.WELL
+        return self._watching and self._guard.health is Health.WELL
 
     def state(self) -> dict[str, Any]:
         """Return how the root is, for the health page; asks nobody who could keep it waiting."""
         return {
             "root": self._label,
             "kind": self.mount.kind,
-            "mount": str(self.health),
-            "detail": printable(self.detail),
+            "mount": str(self._guard.health),
+            "detail": printable(self._guard.detail),
             "watch": "inotify" if self._watcher else "poll",
             "watches": self._watcher.watches if self._watcher else 0,
             "overflows": self._watcher.overflows if self._watcher else 0,
@@ -208,6 +205,8 @@ class Keeper:
             "unsettled": self._totals.unsettled,
             "images": self._totals.images,
             "orphans": self._totals.orphans,
+            "parked": self._parked,
+            "unreadable": len(self.reconciler.unreadable),
             "prune_refused": self.pruning.refused,
         }
 
@@ -225,72 +224,27 @@ class Keeper:
         _log.info("watching with inotify", root=self.root, why=f"{self.mount.kind}, {wanted}")
         return watcher
 
-    # The mount
-
-    async def _keep_an_eye(self) -> None:
-        while True:
-            health = await asyncio.to_thread(self._probe.look)
-            if health is not Health.WELL or time.monotonic() >= self._resting:
-                self._found(health, self._probe.detail)
-            await asyncio.sleep(_PROBE_INTERVAL)
-
-    def _note(self, path: str, failure: str) -> None:
-        """Rest for a while when folder after folder fails: behind SSHFS no call tells of a disk that is read-only."""
-        if not failure:
-            self._failing.clear()
-            return
-        self._failing.add(os.path.dirname(path))
-        if len(self._failing) >= _MOST_FAILING and not self._once:
-            self._failing.clear()
-            self._resting = time.monotonic() + _REST
-            self._found(Health.READ_ONLY, f"nothing could be done in {_MOST_FAILING} folders in a row: {failure}")
-
-    def _blame(self, error: OSError) -> Health | None:
-        health = self._probe.blame(error)
-        if health is None or health is Health.WELL:
-            return None
-        self._going.clear()
-        self._loop.call_soon_threadsafe(self._found, health, self._probe.detail)
-        return health
-
-    def _found(self, health: Health, detail: str) -> None:
-        if health is not self.health:
-            if health is Health.WELL:
-                _log.info("mount is well again: going on", root=self.root, was=str(self.health))
-            else:
-                _log.warning("mount is sick: paused", root=self.root, mount=str(health), detail=detail)
-        self.health, self.detail = health, detail
-        well = health is Health.WELL
-        self._metrics.mount.labels(self._label).set(well)
-        if well or self._stopping.is_set():
-            self._well.set()
-            self._going.set()
-        else:
-            self._well.clear()
-            self._going.clear()
-
-    def _halted(self) -> bool:
-        return self._stopping.is_set() or not self._going.is_set()
-
     # Workers
 
     async def _work(self) -> None:
         me = asyncio.current_task()
         assert me is not None  # noqa: S101 - a coroutine that runs is in a task
-        while not self._stopping.is_set():
+        while not self._guard.stopping.is_set():
             self._idle.add(me)
             try:
-                await self._well.wait()
+                await self._guard.well.wait()
                 ticket = await self._queue.take(self.root)
             except asyncio.CancelledError:
                 return
             finally:
                 self._idle.discard(me)
-            if self._halted():
+            if self._guard.halted():
                 await self._queue.again(ticket, ticket.job, 0.0)
+                await asyncio.sleep(0)  # a thread blamed the mount: the loop has to hear of it before anything is taken
                 continue
             verdict = await self._loop.run_in_executor(self._executor, self._worker.work, ticket.job)
-            self._note(ticket.job.path, verdict.failure)
+            if not self._once:
+                self._guard.note(ticket.job.path, verdict.failure)
             if verdict.again is None:
                 await self._queue.done(ticket)
             elif verdict.failure and self._once and ticket.tries + 1 >= _TRIES_ONCE:
@@ -323,25 +277,26 @@ class Keeper:
 
     def _poll(self) -> None:
         full_due = time.monotonic() + min(_FIRST_FULL, self._settings.full_interval)
-        while not self._stopping.is_set():
-            if not self._going.wait(1.0) or self._halted():
+        while not self._guard.stopping.is_set():
+            if not self._guard.going.wait(1.0) or self._guard.halted():
                 continue
             full = time.monotonic() >= full_due
             begun = time.thread_time()
-            interval = self._cycle(full=full)
-            if full and not self._halted():
+            interval, whole = self._cycle(full=full)
+            if full and whole:
                 used = time.thread_time() - begun
                 full_due = time.monotonic() + max(self._settings.full_interval, used / _SHARE)
-            self._stopping.wait(interval)
+            self._guard.stopping.wait(interval)
 
-    def _cycle(self, *, full: bool) -> float:
-        """Walk over the index once; return for how many seconds to let it be."""
+    def _cycle(self, *, full: bool) -> tuple[float, bool]:
+        """Walk over the index once; return for how many seconds to let it be, and whether the walk was whole."""
         interval = _INTERVAL_ONCE if self._once else self._settings.poll_interval
         offered = self._offered
-        trouble = ""
+        trouble, whole = "", False
         try:
             cycle = self.reconciler.cycle(full=full, threads=self._lookers)
-            if not self._halted():
+            if not self._guard.halted():
+                whole = True
                 self._after(cycle)
                 if self._once and not cycle.postponed and self._offered == offered:
                     self._loop.call_soon_threadsafe(self._pass_if_idle)
@@ -355,21 +310,28 @@ class Keeper:
             if trouble != self._trouble:
                 _log.exception("unexpected error, please report it", root=self.root)
         self._trouble = trouble
-        return interval
+        return interval, whole
 
     def _after(self, cycle: Cycle) -> None:
-        if cycle.vanished and self._probe.look() is Health.WELL:
+        if cycle.vanished and self._guard.is_well_now():
             self.reconciler.forget(cycle.vanished)
         self.pruning.prune(cycle.begun)
         self._totals = self._ledger.totals(self.root)
+        results = self._ledger.results(self.root).items()
+        self._parked = sum(files for (result, _), files in results if result is Result.FAILED)
         self.cycles += 1
+        if not self._told_done and not self._totals.unsettled:
+            self._told_done = True
+            _log.info("first pass done: watching", root=self.root, images=self._totals.images)
         self._watching = True
         self._metrics.cycles.labels(self._label).inc()
         told, self._told_listed = self._told_listed, self.reconciler.listed
         self._metrics.listed.labels(self._label).inc(self._told_listed - told)
 
     def _pass_if_idle(self) -> None:
-        if self._queue.state().idle:
+        if self._queue.state().idle and not self.passed.is_set():
+            for outcome in self.reconciler.unreadable.values():
+                self._metrics.count(outcome)
             self.passed.set()
 
 

@@ -42,17 +42,24 @@ class Listener:
 
     def run(self, stopping: threading.Event, going: threading.Event) -> None:
         """Listen until ``stopping``; while it is not ``going``, what is heard waits."""
-        self._watch_all(stopping)
+        watched = False
         while not stopping.is_set():
-            self._hear()
-            for directory in self._due():
-                if stopping.is_set() or not going.is_set():
-                    break
-                self._look(directory)
-            self._report()
-            if not going.is_set():
-                going.wait(1.0)
-                self._watch_all(stopping)  # what is mounted again is watched no more
+            try:
+                if not watched and going.wait(1.0):
+                    self._watch_all(stopping)
+                self._turn(stopping, going)
+                watched = going.is_set()  # what is mounted again is watched no more
+            except Exception:  # out of descriptors, or a fault of ours: it must not end the listening
+                _log.exception("inotify was not listened to for a while", root=self._label)
+                stopping.wait(_NO_ROOM)
+
+    def _turn(self, stopping: threading.Event, going: threading.Event) -> None:
+        self._hear()
+        for directory in self._due():
+            if stopping.is_set() or not going.is_set():
+                break
+            self._look(directory)
+        self._report()
 
     def _hear(self) -> None:
         now = time.monotonic()
@@ -74,13 +81,10 @@ class Listener:
         except (WebpdError, OSError) as error:  # polling finds it
             _log.warning("not looked at", path=directory, detail=str(error))
             whole = True
-        except Exception:  # a fault of ours must not end the listening
-            _log.exception("unexpected error, please report it", path=directory)
-            whole = True
         now = time.monotonic()
         self._quiet[directory] = now + max(self._quiet_time, _QUIET_SHARE * (now - begun))
         if not whole:
-            self._pending[directory] = now + _NO_ROOM
+            self._pending[directory] = max(now + _NO_ROOM, self._quiet[directory])
 
     def _watch_all(self, stopping: threading.Event) -> None:
         after: str | None = None

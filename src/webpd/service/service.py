@@ -15,21 +15,20 @@ from webpd import __version__
 from webpd.convert.frames import Limits
 from webpd.convert.pool import CodecPool
 from webpd.convert.result import REVISION
-from webpd.errors import UsageError, WebpdError
+from webpd.errors import WebpdError
 from webpd.ledger.port import Ledger
 from webpd.ledger.sqlite import SqliteLedger
 from webpd.queue.manager import QueueManager
 from webpd.queue.port import Lane
 from webpd.service.keeper import Keeper, Shared
 from webpd.service.notify import notify, watchdog_interval
-from webpd.service.places import Place, find
+from webpd.service.places import Place, find, remember
 from webpd.settings import Settings, available_cores
 from webpd.telemetry import log
 from webpd.telemetry.metrics import Metrics
 from webpd.tree.sidecar import fingerprint_of
-from webpd.watch.health import Health
 from webpd.web.app import health_app, metrics_app
-from webpd.web.server import serving
+from webpd.web.server import listen, serving
 
 if TYPE_CHECKING:
     from webpd.queue.rate import RateLimit
@@ -49,12 +48,15 @@ def run(settings: Settings, paths: Sequence[str] | None, load: Callable[[], Sett
     """
     metrics = Metrics()
     following: Settings | None = settings
+    left = False
     while following is not None:
         log.configure(following.log_format)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until this life has a loop that heeds it
         following, stuck = asyncio.run(_live(following, paths, metrics, load, once=once))
-        if stuck:
-            logging.shutdown()
-            os._exit(0)  # the interpreter would wait for threads that hang in a mount
+        left |= stuck
+    if left:
+        logging.shutdown()
+        os._exit(0)  # the interpreter would wait for threads that hang in a mount
     return metrics
 
 
@@ -92,6 +94,9 @@ class Service:
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._next: Settings | None = None
+        self._ending = False
+        self._ledger: Ledger | None = None
+        self._reloading: asyncio.Task[None] | None = None
         self.stuck = False
         """Whether threads were left behind in a hung mount, that would keep the process from ending by itself."""
 
@@ -99,8 +104,15 @@ class Service:
         """Run until told to stop; return the settings to go on with, None to end. Raises ``WebpdError``."""
         self._heed_signals()
         ledger = await asyncio.to_thread(SqliteLedger, os.path.join(state_dir(self._settings), "ledger.sqlite"))
+        self._ledger = ledger
         try:
             places = await asyncio.to_thread(find, self._paths, ledger)
+            await asyncio.to_thread(remember, ledger, places)
+            for place in places:
+                if place.waits:
+                    _log.warning("mount is not there: waiting for it", root=place.path, kind=place.mount.kind)
+                elif place.path not in map(os.path.abspath, self._paths):
+                    _log.info("a mount below a root is a root of its own", root=place.path, kind=place.mount.kind)
             async with self._served():
                 await self._live(ledger, places)
         finally:
@@ -122,6 +134,7 @@ class Service:
             "version": __version__,
             "roots": [keeper.state() for keeper in self._keepers],
             "queue": {**queue, "delayed": state.delayed, "in_flight": state.in_flight},
+            "oldest": {lane.name.lower(): round(state.oldest[lane], 1) for lane in Lane},
             "outcomes": self._metrics.outcomes,
             "pruned": self._metrics.pruned,
         }
@@ -142,21 +155,37 @@ class Service:
         loop.add_signal_handler(signal.SIGHUP, self._told_to_reload)
 
     def _told_to_stop(self, number: int) -> None:
-        if self._stop.is_set():
+        if self._ending:
             self._hurry.set()
+        self._ending = True
         _log.info("stopping", signal=signal.Signals(number).name, at_once=self._hurry.is_set())
         self._next = None
         self._stop.set()
 
     def _told_to_reload(self) -> None:
+        if not self._ending:
+            self._reloading = asyncio.create_task(self._reload_if_fit())
+
+    async def _reload_if_fit(self) -> None:
+        """Go on with the settings as they are now, if a service can begin with them; else with the old ones."""
         try:
-            self._next = self._reload()
-        except UsageError as error:
+            settings = self._reload()
+            if self._ledger is not None and settings.roots != self._settings.roots:
+                await asyncio.to_thread(find, settings.roots, self._ledger)
+            for variable, address, old in (
+                ("WEBPD_HEALTH_ADDRESS", settings.health_address, self._settings.health_address),
+                ("WEBPD_METRICS_ADDRESS", settings.metrics_address, self._settings.metrics_address),
+            ):
+                if address is not None and address != old:
+                    listen(*address, variable).close()
+        except WebpdError as error:
             _log.error("settings not read again: the old ones stay", detail=str(error))
             return
-        _log.info("settings read again")
-        notify("RELOADING=1")
-        self._stop.set()
+        if not self._ending:
+            _log.info("settings read again")
+            notify("RELOADING=1")
+            self._next = settings
+            self._stop.set()
 
     @contextlib.asynccontextmanager
     async def _served(self) -> Any:
@@ -226,6 +255,8 @@ class Service:
         with contextlib.suppress(asyncio.CancelledError):
             await stops
         self.stuck = not all(closed)
+        if not self._next:
+            _log.info("stopped", **{str(result): number for result, number in self._metrics.outcomes.items() if number})
         if self.stuck:
             _log.warning("some threads hang in a mount that does not answer, and are left there")
 
@@ -233,15 +264,15 @@ class Service:
         """Begin anew when something is mounted inside a root, or a local root turns out to be on another mount."""
         while True:
             await asyncio.sleep(_MOUNTS_INTERVAL)
-            if any(keeper.health in (Health.HUNG, Health.DEAD) for keeper in self._keepers):
+            if not all(keeper.answers for keeper in self._keepers):
                 continue
-            with contextlib.suppress(WebpdError):
+            with contextlib.suppress(WebpdError, OSError):
                 now = {place.path: place.mount for place in await asyncio.to_thread(find, self._paths, ledger)}
                 before = {place.path: place.mount for place in places}
                 moved = [
                     path for path, mount in before.items() if mount.local and now.get(path, mount).point != mount.point
                 ]
-                if moved or now.keys() - before.keys():
+                if (moved or now.keys() - before.keys()) and not self._ending:
                     _log.info("mounts have changed: beginning anew", roots=sorted(now))
                     self._next = self._settings
                     self._stop.set()

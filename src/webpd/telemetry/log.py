@@ -36,7 +36,8 @@ def configure(form: str) -> None:
         cache_logger_on_first_use=True,
     )
     formatter = structlog.stdlib.ProcessorFormatter(
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last], foreign_pre_chain=shared
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        foreign_pre_chain=[structlog.stdlib.ExtraAdder(["path", "root"]), *shared],
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)

@@ -1,5 +1,6 @@
 """The numbers that Prometheus scrapes. They live as long as the process, whatever is started anew within it."""
 
+import contextlib
 import threading
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
@@ -52,6 +53,12 @@ class Metrics:
         self.seconds.inc(outcome.seconds)
         if outcome.reason is not None:
             self.reasons.labels(outcome.result, outcome.reason).inc()
+
+    def forget(self, root: str) -> None:
+        """Tell no more of a root: it is one no longer, or a new life of it begins."""
+        for metric in (self.cycles, self.listed, self.overflows, self.watches, self.unwatched, self.mount):
+            with contextlib.suppress(KeyError):
+                metric.remove(root)
 
     def count_pruned(self) -> None:
         """Count a sidecar removed because its original was gone."""

@@ -53,7 +53,6 @@ class Scanner:
 
     def __init__(self, root: str, exclude: naming.Exclusion, *, every: bool = False) -> None:
         self.root = root
-        self._real = os.path.realpath(root)
         self._exclude = exclude
         self._every = every
 
@@ -144,7 +143,7 @@ class Scanner:
 
     def _leads_inside(self, link: str) -> bool:
         target = os.path.realpath(link)
-        return target.startswith(os.path.join(self._real, ""))
+        return target.startswith(os.path.join(os.path.realpath(self.root), ""))
 
     def _judge(self, look: Look, name: str, has_sidecar: bool, link: bool) -> None:
         path = os.path.join(look.directory, name)

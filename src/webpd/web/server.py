@@ -21,9 +21,8 @@ class _Server(uvicorn.Server):
         yield
 
 
-@contextlib.asynccontextmanager
-async def serving(app: Starlette, host: str, port: int, variable: str) -> AsyncIterator[tuple[str, int]]:
-    """Serve the app while the body runs; yields the address. Raises ``UnfitError`` where it can't be had."""
+def listen(host: str, port: int, variable: str) -> socket.socket:
+    """Return a socket that listens there. Raises ``UnfitError`` where that is not to be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -33,6 +32,13 @@ async def serving(app: Starlette, host: str, port: int, variable: str) -> AsyncI
     except OSError as error:
         listener.close()
         raise UnfitError(f"{variable}={host}:{port}: can't listen there: {error.strerror}: choose another") from error
+    return listener
+
+
+@contextlib.asynccontextmanager
+async def serving(app: Starlette, host: str, port: int, variable: str) -> AsyncIterator[tuple[str, int]]:
+    """Serve the app while the body runs; yields the address. Raises ``UnfitError`` where it can't be had."""
+    listener = listen(host, port, variable)
     config = uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=1
     )
