@@ -347,6 +347,23 @@ def refuse_nested(roots: tuple[str, ...], where: str, resolve: Callable[[str], s
                 raise UsageError(f"{where}: {other} lies inside {named}: name only the outer one")
 
 
+def state_dir(settings: Settings) -> str:
+    """Return the folder for what is remembered."""
+    if settings.state_dir is not None:
+        return os.path.abspath(settings.state_dir)
+    if given := os.environ.get("STATE_DIRECTORY"):
+        return given.split(":")[0]
+    if os.geteuid() == 0:
+        return "/var/lib/webpd"
+    home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return os.path.join(home, "webpd")
+
+
+def database_of(settings: Settings) -> str:
+    """Return the path of the database that holds the ledger and the history."""
+    return os.path.join(state_dir(settings), "ledger.sqlite")
+
+
 def _read_file(path: str | None) -> dict[str, object]:
     if path is None and not os.path.exists(DEFAULT_FILE):
         return {}

@@ -137,7 +137,7 @@ def first_page_only(file: Path) -> None:
 
 def newer(file: Path) -> None:
     with contextlib.closing(sqlite3.connect(file)) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 99")
 
 
 def of_another_program(file: Path) -> None:
@@ -273,7 +273,7 @@ def test_of_damaged_files_the_last_is_kept_and_the_disk_does_not_fill(reopen: Re
 def test_the_log_beside_the_database_is_set_aside_with_it(reopen: Reopen, file: Path) -> None:
     reopen().close()
     with contextlib.closing(sqlite3.connect(file)) as other, other:
-        other.execute("PRAGMA user_version = 2")
+        other.execute("PRAGMA user_version = 99")
         other.commit()
         log = Path(f"{file}-wal").read_bytes()  # stays, since the other process has the file open
         assert reopen().directories(ROOT, None, 10) == []

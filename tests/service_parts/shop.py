@@ -8,6 +8,7 @@ from webpd.ledger.sqlite import SqliteLedger
 from webpd.model import Encoding, Job
 from webpd.pipeline import Pipeline
 from webpd.reconcile.patience import Patience
+from webpd.service.chronicle import Chronicle
 from webpd.service.worker import Worker
 from webpd.telemetry.metrics import Metrics
 from webpd.tree.naming import Exclusion
@@ -55,6 +56,7 @@ class Shop:
                 patience,
                 FINGERPRINT,
                 self.metrics,
+                Chronicle(self.ledger.history, str(self.root), FINGERPRINT),
                 blame=self._blame,
                 finished=self.finished.append,
             )

@@ -7,8 +7,10 @@ import typer
 from webpd import __version__
 from webpd.cli.config import config
 from webpd.cli.convert import convert
+from webpd.cli.failures import failures
 from webpd.cli.prune import prune
 from webpd.cli.run import run
+from webpd.cli.status import status
 from webpd.cli.verify import verify
 from webpd.errors import UsageError, WebpdError
 
@@ -21,6 +23,8 @@ cli = typer.Typer(
 )
 cli.command()(convert)
 cli.command()(run)
+cli.command()(status)
+cli.command()(failures)
 cli.command()(verify)
 cli.command()(prune)
 cli.command()(config)

@@ -30,6 +30,10 @@ Exclude = Annotated[
     str | None, typer.Option("--exclude", metavar="PATTERNS", help="Folders left alone, comma-separated.")
 ]
 
+StateDir = Annotated[
+    str | None, typer.Option("--state-dir", metavar="DIR", help="Folder for what is remembered.", show_default=False)
+]
+
 
 def settings_from(config: str | None, **flags: object) -> Loaded:
     """Return the settings, warn of variables that are none of ours, and send warnings to standard error.

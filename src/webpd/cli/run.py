@@ -6,7 +6,18 @@ from typing import Annotated
 import typer
 from rich.filesize import decimal
 
-from webpd.cli.options import Config, Exclude, IoThreads, Method, Owner, Paths, Quality, Workers, settings_from
+from webpd.cli.options import (
+    Config,
+    Exclude,
+    IoThreads,
+    Method,
+    Owner,
+    Paths,
+    Quality,
+    StateDir,
+    Workers,
+    settings_from,
+)
 from webpd.model import Result
 from webpd.settings import Settings
 
@@ -21,9 +32,7 @@ def run(
     io_threads: IoThreads = None,
     owner: Owner = None,
     exclude: Exclude = None,
-    state_dir: Annotated[
-        str | None, typer.Option("--state-dir", metavar="DIR", help="Folder for what is remembered.")
-    ] = None,
+    state_dir: StateDir = None,
     config: Config = None,
 ) -> None:
     """Watch the folders PATH and keep the sidecars right, until told to stop.

@@ -1,4 +1,7 @@
-"""One SQLite file for one process: written in batches, begun anew when damaged, no obstacle when the disk is full."""
+"""One SQLite file for one process: written in batches, begun anew when damaged, no obstacle when the disk is full.
+
+Others may read it meanwhile.
+"""
 
 import contextlib
 import fcntl
@@ -7,6 +10,7 @@ import os
 import sqlite3
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -259,6 +263,52 @@ class Database:
             error,
             aside,
         )
+
+
+class ReadOnly:
+    """The database at ``path``, which belongs to another process or to none. Thread-safe; nothing is written.
+
+    It is opened for each question: so it may be set aside and begun anew in between, and nobody waits for a reader.
+    """
+
+    def __init__(self, path: str, version: int) -> None:
+        self._path = path
+        self._version = version
+
+    def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what ``work`` returns, called once, on one state of the database.
+
+        Raises ``UnfitError`` where there is no database, or where it can't be read.
+        """
+        try:
+            with contextlib.closing(self._connect()) as connection:
+                connection.execute("BEGIN")
+                (version,) = connection.execute("PRAGMA user_version").fetchone()
+                if version == self._version:
+                    return work(connection)
+        except FileNotFoundError as error:
+            raise UnfitError(
+                f"{self._path}: nothing is remembered there: run `webpd run` first, or name the folder that it uses by "
+                "WEBPD_STATE_DIR"
+            ) from error
+        except (OSError, *_ERRORS) as error:
+            if isinstance(error, OSError) or _is_obstacle(error):
+                cure = "run this as the user of the service, or as root"
+            else:
+                cure = "it is damaged; restart the service, which begins it anew"
+            what = error.strerror if isinstance(error, OSError) else error
+            raise UnfitError(f"{self._path}: can't be read ({what}): {cure}") from error
+        raise UnfitError(
+            f"{self._path}: is of another version ({version}, not {self._version}): restart the service, so that both "
+            "are of one version of webpd"
+        )
+
+    def _connect(self) -> sqlite3.Connection:
+        os.stat(self._path)
+        uri = f"file:{urllib.parse.quote(os.fsencode(self._path))}?mode=ro"
+        if not os.path.exists(f"{self._path}-wal"):  # nobody writes: no log has to be made for reading
+            uri += "&immutable=1"
+        return sqlite3.connect(uri, uri=True, isolation_level=None)
 
 
 def _is_obstacle(error: Exception) -> bool:

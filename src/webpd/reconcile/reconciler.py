@@ -156,8 +156,8 @@ class Reconciler:
         """Look at a directory for who must know how it is now; tell whether, or another thread was at it already."""
         return self._look(path, Lane.BACKFILL) is not None
 
-    def forget(self, vanished: Iterable[str]) -> None:
-        """Forget directories that are still not there. The caller has just seen that the mount is well."""
+    def forget(self, vanished: Iterable[str]) -> set[str]:
+        """Forget directories that are still not there, and return them. The caller has just seen the mount well."""
         gone = {path for path in vanished if self._mtime(path) is None}
         for path in gone:
             self._ledger.forget(self.root, path)
@@ -165,6 +165,7 @@ class Reconciler:
             self.orphans = {path: each for path, each in self.orphans.items() if not _is_below(path, gone)}
             self._backoff.forget(lambda path: _is_below(path, gone))
             self._tracked = sum(map(len, self.orphans.values()))
+        return gone
 
     def tell(self, path: str, detail: str, level: int = logging.WARNING) -> None:
         """Log what is wrong with a path, once for as long as it stays the same."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import structlog
 
 from webpd.convert.pool import CodecPool
 from webpd.errors import UnfitError, WebpdError
+from webpd.ledger.history import History
 from webpd.ledger.port import Ledger, Totals
 from webpd.model import Failure, Job, Outcome, Result
 from webpd.pipeline import Pipeline
@@ -21,6 +23,7 @@ from webpd.reconcile.patience import Patience
 from webpd.reconcile.pruning import Pruning
 from webpd.reconcile.reconciler import Reconciler
 from webpd.reconcile.visit import Cycle
+from webpd.service.chronicle import Chronicle
 from webpd.service.guard import MountGuard
 from webpd.service.listener import Listener
 from webpd.service.places import Place
@@ -28,6 +31,7 @@ from webpd.service.worker import Worker
 from webpd.settings import Settings
 from webpd.summary import printable
 from webpd.telemetry.metrics import Metrics
+from webpd.tree import naming
 from webpd.tree.naming import Exclusion
 from webpd.tree.pruner import Pruner
 from webpd.tree.publisher import Publisher
@@ -58,6 +62,7 @@ class Shared:
     pool: CodecPool
     queue: Queue
     ledger: Ledger
+    history: History
     metrics: Metrics
 
 
@@ -68,6 +73,7 @@ class Keeper:
         settings, ledger, fingerprint = shared.settings, shared.ledger, shared.fingerprint
         self.root, self.mount = root, mount = place.path, place.mount
         self._label = printable(root)
+        self._chronicle = Chronicle(shared.history, root, fingerprint)
         self._guard = MountGuard(root, mount, lambda well: shared.metrics.mount.labels(self._label).set(well))
         self._watching = False
         self.cycles = 0
@@ -117,6 +123,7 @@ class Keeper:
             self._patience,
             fingerprint,
             metrics,
+            self._chronicle,
             blame=self._guard.blame,
             finished=self.reconciler.finished,
         )
@@ -169,6 +176,7 @@ class Keeper:
         for task in left:
             task.cancel()
         await asyncio.gather(*self._tasks, *([self._monitor] if self._monitor else []), return_exceptions=True)
+        await asyncio.to_thread(self._chronicle.flush)
         self._metrics.forget(self._label)
         self._executor.shutdown(wait=False, cancel_futures=True)
         if self._lookers:
@@ -271,6 +279,8 @@ class Keeper:
 
     def _pruned(self, path: str) -> None:
         self._metrics.count_pruned()
+        if original := naming.original_of(path):
+            self._chronicle.forget(os.path.relpath(original, self.root))
         _log.info("pruned", path=path)
 
     # Polling
@@ -314,8 +324,10 @@ class Keeper:
 
     def _after(self, cycle: Cycle) -> None:
         if cycle.vanished and self._guard.is_well_now():
-            self.reconciler.forget(cycle.vanished)
+            for path in self.reconciler.forget(cycle.vanished):
+                self._chronicle.forget(path)
         self.pruning.prune(cycle.begun)
+        self._chronicle.flush()
         self._totals = self._ledger.totals(self.root)
         results = self._ledger.results(self.root).items()
         self._parked = sum(files for (result, _), files in results if result is Result.FAILED)

@@ -23,7 +23,7 @@ from webpd.queue.port import Lane
 from webpd.service.keeper import Keeper, Shared
 from webpd.service.notify import notify, watchdog_interval
 from webpd.service.places import Place, find, remember
-from webpd.settings import Settings, available_cores
+from webpd.settings import Settings, available_cores, database_of
 from webpd.telemetry import log
 from webpd.telemetry.metrics import Metrics
 from webpd.tree.sidecar import fingerprint_of
@@ -103,7 +103,7 @@ class Service:
     async def run(self) -> Settings | None:
         """Run until told to stop; return the settings to go on with, None to end. Raises ``WebpdError``."""
         self._heed_signals()
-        ledger = await asyncio.to_thread(SqliteLedger, os.path.join(state_dir(self._settings), "ledger.sqlite"))
+        ledger = await asyncio.to_thread(SqliteLedger, database_of(self._settings))
         self._ledger = ledger
         try:
             places = await asyncio.to_thread(find, self._paths, ledger)
@@ -202,7 +202,7 @@ class Service:
                     _log.info("listening", variable=variable, address=f"{host}:{port}")
             yield
 
-    async def _live(self, ledger: Ledger, places: Sequence[Place]) -> None:
+    async def _live(self, ledger: SqliteLedger, places: Sequence[Place]) -> None:
         settings = self._settings
         workers = settings.workers or available_cores()
         limits = Limits(settings.max_pixels, settings.worker_memory, settings.job_timeout)
@@ -210,10 +210,13 @@ class Service:
         self._pool = pool = CodecPool(settings.encoding, limits, workers)
         aside = [asyncio.create_task(self._beat()), asyncio.create_task(self._look_for_mounts(ledger, places))]
         try:
+            shared = Shared(settings, fingerprint(settings), pool, self._queue, ledger, ledger.history, self._metrics)
             for place in places:
                 auto = _THREADS_PER_WORKER * workers
                 threads = settings.io_threads or (auto if place.mount.local else max(auto, place.mount.useful_threads))
-                shared = Shared(settings, fingerprint(settings), pool, self._queue, ledger, self._metrics)
+                shared = Shared(
+                    settings, fingerprint(settings), pool, self._queue, ledger, ledger.history, self._metrics
+                )
                 self._keepers.append(Keeper(place, shared, threads, once=self._once))
             for keeper in self._keepers:
                 keeper.start()
@@ -292,18 +295,6 @@ def _rate_limit(settings: Settings) -> "RateLimit | None":
 
     item = parse(settings.rate_limit)
     return RateLimit(item) if item else None
-
-
-def state_dir(settings: Settings) -> str:
-    """Return the folder for what is remembered."""
-    if settings.state_dir is not None:
-        return os.path.abspath(settings.state_dir)
-    if given := os.environ.get("STATE_DIRECTORY"):
-        return given.split(":")[0]
-    if os.geteuid() == 0:
-        return "/var/lib/webpd"
-    home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return os.path.join(home, "webpd")
 
 
 def fingerprint(settings: Settings) -> bytes:

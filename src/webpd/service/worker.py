@@ -13,6 +13,7 @@ from webpd.ledger.port import Known, Ledger
 from webpd.model import Failure, Job, Outcome, Result, Sidecar, Skip
 from webpd.pipeline import Pipeline, UnsettledError
 from webpd.reconcile.patience import Patience
+from webpd.service.chronicle import Chronicle
 from webpd.service.doubts import Doubts
 from webpd.telemetry.metrics import Metrics
 from webpd.tree import naming
@@ -55,6 +56,7 @@ class Worker:
         patience: Patience,
         fingerprint: bytes,
         metrics: Metrics,
+        chronicle: Chronicle,
         *,
         blame: Callable[[OSError], Health | None],
         finished: Callable[[Job], None],
@@ -65,6 +67,7 @@ class Worker:
         self._patience = patience
         self._fingerprint = fingerprint
         self._metrics = metrics
+        self._chronicle = chronicle
         self._blame = blame
         self._finished = finished
         self._doubts = Doubts()
@@ -132,6 +135,7 @@ class Worker:
             path = os.path.relpath(directory, self._root)
             self._learn("" if path == "." else path, name, job, outcome)
         self._metrics.count(outcome)
+        self._chronicle.note(job, outcome)
         told = {"path": job.path, "seconds": round(outcome.seconds, 3)}
         if outcome.result is Result.CONVERTED:
             self._finished(job)
