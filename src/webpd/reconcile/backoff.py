@@ -1,7 +1,8 @@
 """Directories with work in them, in which nothing moves: they are looked at less and less often."""
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # The shortest time between two looks, though something moves, and the longest, in seconds.
 _SHORTEST, _LONGEST = 1.0, 300.0
@@ -33,6 +34,12 @@ class Backoff:
         still = before is not None and before.mtime_ns == mtime_ns
         seconds = min(2 * before.seconds, _LONGEST) if before and still else self._first
         self._waits[path] = _Wait(mtime_ns, begun + seconds, seconds)
+
+    def restart(self, path: str) -> None:
+        """Something has come to an end in the directory, though no mtime may show it."""
+        wait = self._waits.get(path)
+        if wait is not None:
+            self._waits[path] = replace(wait, until=time.monotonic() + self._first, seconds=self._first)
 
     def waits(self, path: str) -> bool:
         return path in self._waits

@@ -145,7 +145,8 @@ class Reconciler:
         return not self._halted()
 
     def finished(self, job: Job) -> None:
-        """The image has a sidecar now: a look that began before, or in a cache's past, does not know that."""
+        """The image has come to an end, which a look that began before, or in a cache's past, does not know."""
+        self._backoff.restart(self._relative(os.path.dirname(job.path)))
         with self._lock:
             self._finished[job.path] = (job.size, job.mtime_ns, time.monotonic())
             self._finished.move_to_end(job.path)

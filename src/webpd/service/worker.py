@@ -45,7 +45,7 @@ class Worker:
     """Works on the images of one root, in any thread.
 
     ``blame`` asks whether the mount is at fault for an error, and halts the root if so; ``finished`` is told of each
-    image that has a sidecar now.
+    image that has come to an end.
     """
 
     def __init__(  # noqa: PLR0913 - one for each neighbour
@@ -137,8 +137,8 @@ class Worker:
         self._metrics.count(outcome)
         self._chronicle.note(job, outcome)
         told = {"path": job.path, "seconds": round(outcome.seconds, 3)}
+        self._finished(job)
         if outcome.result is Result.CONVERTED:
-            self._finished(job)
             _log.info("converted", **told, source_bytes=outcome.source_bytes, webp_bytes=outcome.webp_bytes)
         elif outcome.result is Result.FAILED:
             _log.error("failed", **told, reason=str(outcome.reason), detail=outcome.detail)
