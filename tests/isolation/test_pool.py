@@ -32,9 +32,12 @@ from tests.isolation.scenes import (
     worker_ids,
 )
 from tests.pictures import pixels
+from webpd.convert import pool as pool_module
+from webpd.convert import starts
 from webpd.convert.frames import Limits
-from webpd.convert.pool import MOST_BAD_STARTS, CodecPool, PoolClosedError
+from webpd.convert.pool import PROGRAM, CodecPool, PoolClosedError
 from webpd.convert.result import Converted
+from webpd.convert.starts import MOST_BAD_STARTS
 from webpd.errors import FailedError, PermanentError, RefusedError, UnfitError
 from webpd.model import Failure, Skip
 
@@ -402,6 +405,27 @@ def test_too_little_memory_to_start_is_told_once_and_not_tried_for_ever() -> Non
             with pytest.raises(UnfitError, match=r"memory.*WEBPD_WORKER_MEMORY \(1048576 bytes\)"):
                 pool.convert(pictures()[0])
         assert pool.started <= MOST_BAD_STARTS + 2
+
+
+def test_codecs_that_could_not_start_for_a_while_are_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (pool_module, starts):
+        monkeypatch.setattr(module, "REST", 0.1)
+    program = tmp_path / "python"
+    with CodecPool(ENCODING, LIMITS, 1, (str(program), *PROGRAM[1:])) as pool:
+        with pytest.raises(UnfitError, match="No such file"):
+            pool.ready()
+        program.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+        program.chmod(0o755)
+
+        def starts_again() -> bool:
+            try:
+                return bool(pool.ready())
+            except UnfitError:
+                return False
+
+        until(starts_again)
 
 
 def test_missing_codecs_are_told_in_their_own_words() -> None:

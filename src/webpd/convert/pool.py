@@ -39,6 +39,7 @@ from webpd.convert.frames import (
     write_frame,
 )
 from webpd.convert.result import Converted
+from webpd.convert.starts import REST, Starts
 from webpd.errors import FailedError, PermanentError, RefusedError, RetryableError, UnfitError
 from webpd.model import Encoding, Failure, Picture, Skip
 
@@ -53,8 +54,6 @@ READ_SIZE = 1 << 17
 """In bytes, how much is read at once: a thumbnail's answer whole."""
 START_TIMEOUT = 60.0
 """How many seconds a process may take from its start until it is ready."""
-MOST_BAD_STARTS = 3
-"""How many processes in a row may end before they are ready."""
 MOST_TRIES = 3
 """How many processes may end under a job that does not seem to be the cause."""
 
@@ -145,8 +144,7 @@ class CodecPool:
         self._wake = threading.Condition(self._lock)
         self._wanted = workers
         self._workers: list[_Worker] = []
-        self._bad_starts = 0
-        self._unfit = ""
+        self._starts = Starts(limits.worker_memory)
         self._warned = False
         self._closed = False
         self._supervisor = threading.Thread(target=self._supervise, name="codec pool", daemon=True)
@@ -220,8 +218,8 @@ class CodecPool:
             while True:
                 if self._closed:
                     raise PoolClosedError("the codec processes have been stopped")
-                if self._unfit:
-                    raise UnfitError(self._unfit)
+                if self._starts.unfit:
+                    raise UnfitError(self._starts.unfit)
                 worker = min(self._workers, key=lambda each: each.load, default=None)
                 if worker is None or worker.load == DEPTH:
                     self._room.wait()
@@ -305,7 +303,7 @@ class CodecPool:
             self._bad_start(str(error) or _cause_of_death(worker))
             raise _AnotherTryError from None
         with self._lock:
-            self._bad_starts = 0
+            self._starts.good()
             worker.ready = True
             worker.clock(self._limits.job_timeout)
             if not (seal.landlock and seal.seccomp) and not self._warned:
@@ -314,14 +312,8 @@ class CodecPool:
 
     def _bad_start(self, what: str) -> None:
         with self._lock:
-            self._bad_starts += 1
-            if self._bad_starts < MOST_BAD_STARTS:
-                return
-            self._unfit = (
-                f"codec processes do not start: {what}. Check that {sys.executable} can import Pillow, and that "
-                f"WEBPD_WORKER_MEMORY ({self._limits.worker_memory} bytes) is enough."
-            )
-            self._room.notify_all()
+            if self._starts.bad(what):
+                self._room.notify_all()
 
     def _post_mortem(self, worker: _Worker, job: _Job, sent: bool) -> Exception:
         """Return what to raise for the job at whose head the process ended."""
@@ -361,20 +353,19 @@ class CodecPool:
             self._wake.notify()
             if worker.load == 0:
                 if not worker.ready and not self._closed:
-                    self._bad_start(_cause_of_death(worker))
+                    self._bad_start(_last_words(worker))
                 worker.bury()
 
     def _supervise(self) -> None:
-        """Start the processes that are missing, and end those that are late."""
-        # No deadline set while this thread sleeps can be nearer than this.
-        nap = min(self._limits.job_timeout, START_TIMEOUT)
+        """Start the processes that are missing, and end those that are late; nap until a deadline can be near."""
+        nap = min(self._limits.job_timeout, START_TIMEOUT, REST)
         with self._lock:
             while not self._closed:
                 now = time.monotonic()
                 for worker in tuple(self._workers):
                     if worker.deadline <= now:
                         self._end(worker, late=True)
-                while len(self._workers) < self._wanted and not self._unfit:
+                while len(self._workers) < self._wanted and self._starts.are_wanted(now):
                     self._start()
                 nearest = min((worker.deadline for worker in self._workers), default=math.inf)
                 self._wake.wait(min(nap, max(0.0, nearest - now)))
@@ -387,6 +378,15 @@ class CodecPool:
             return
         self.started += 1
         self._room.notify(DEPTH)
+
+
+def _last_words(worker: _Worker) -> str:
+    """Return what a process said that ended before it was ready, or else how it ended."""
+    try:
+        seal_of_facts(read_frame(worker.answers, 0).facts)
+    except (EOFError, MalformedError) as error:
+        return str(error) or _cause_of_death(worker)
+    return _cause_of_death(worker)
 
 
 def _cause_of_death(worker: _Worker) -> str:
