@@ -132,3 +132,25 @@ def test_settings_that_can_change_change_at_sighup(tree: Path, tmp_path: Path, s
     one.signal(signal.SIGHUP)
     one.wait_until(lambda: one.said("often"), "what is wrong is told")
     assert one.alive()
+
+
+def test_settings_that_do_not_fit_leave_the_old_ones(
+    tree: Path, tmp_path: Path, service: Callable[..., Service]
+) -> None:
+    settings = write(tmp_path / "webpd.toml", f"roots = ['{tree}']\n".encode())
+    one = service(WEBPD_CONFIG=str(settings))
+    one.start()
+    settings.write_text(f"roots = ['{tree}', '{tmp_path}/not-there']\n")
+    one.signal(signal.SIGHUP)
+    one.wait_until(lambda: one.said("not-there", "the old ones stay"), "what is wrong is told")
+    one.wait_until(lambda: len(sidecars(tree)) == IMAGES, "it goes on")
+    assert one.stop() == 0
+
+
+def test_who_is_told_to_stop_does_not_begin_anew(tree: Path, service: Callable[..., Service]) -> None:
+    one = service(tree)
+    one.start()
+    one.signal(signal.SIGTERM)
+    one.signal(signal.SIGHUP)
+    assert one.ended() == 0
+    assert len(one.said("running", "workers")) == 1
