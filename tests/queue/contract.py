@@ -328,19 +328,6 @@ class QueueContract:
         assert queue.state().depth[BACKFILL] == 4
         assert set(await finish(queue, 4)) == {*jobs("a", 2), *jobs("b", 2)}
 
-    async def test_who_waits_for_room_goes_on_when_half_of_it_is_free(self, make: Make) -> None:
-        queue = await make(4)
-        await asyncio.wait_for(queue.room(ROOT, BACKFILL), 30)
-        await queue.offer(jobs("a", 4), BACKFILL)
-        waiting = {asyncio.create_task(queue.room(ROOT, BACKFILL))}
-        await finish(queue, 1)
-        waiting.add(asyncio.create_task(queue.room(ROOT, BACKFILL)))
-        assert not (await asyncio.wait(waiting, timeout=DELAY))[0]
-        await finish(queue, 1)
-        await asyncio.wait_for(asyncio.gather(*waiting), 30)
-        await asyncio.wait_for(queue.room(ROOT, FRESH), 30)
-        await asyncio.wait_for(queue.room(OTHER, BACKFILL), 30)
-
     async def test_takers_of_a_root_get_nothing_of_another(self, make: Make) -> None:
         queue = await make(100)
         await queue.offer(jobs("a", 2), URGENT)

@@ -135,15 +135,6 @@ async def test_a_path_cannot_move_up_into_a_lane_that_is_full() -> None:
     assert await finish(queue, 4) == [*jobs("b", 2), *jobs("a", 2)]
 
 
-async def test_moving_up_makes_room_for_who_waits() -> None:
-    queue = QueueManager([ROOT], capacity=2)
-    await queue.offer(jobs("a", 2), BACKFILL)
-    waiting = asyncio.create_task(queue.room(ROOT, BACKFILL))
-    await asyncio.sleep(0)
-    await queue.offer(jobs("a", 1), URGENT)
-    await asyncio.wait_for(waiting, 1)
-
-
 async def test_what_moves_up_while_it_is_delayed_is_taken_in_its_new_lane_when_due() -> None:
     queue = QueueManager([ROOT])
     await queue.offer([job("a/0.jpg")], BACKFILL, 10)

@@ -45,9 +45,6 @@ class QueueManager:
                 return taken
         return len(jobs)
 
-    async def room(self, root: str, lane: Lane) -> None:
-        await self._roots[root].room(lane)
-
     async def take(self, root: str) -> Ticket:
         return await self._roots[root].take(self._limit)
 
@@ -86,7 +83,6 @@ class _RootQueue:
         self._capacity = capacity
         self._takers = asyncio.Lock()
         self._ready = asyncio.Event()
-        self._roomy = {lane: asyncio.Event() for lane in Lane}
 
     def offer(self, job: Job, lane: Lane, due: float) -> bool:
         """Take the job in, and tell whether there was room for it."""
@@ -103,16 +99,11 @@ class _RootQueue:
         changed = not _same_file(entry.job, job)
         entry.job = job
         if lane < entry.lane:
-            self._move(entry, lane)
+            self.backlog.move(entry, lane, _now())
         if changed:
             entry.tries, entry.due = 0, due
             self._schedule(entry)
         return True
-
-    async def room(self, lane: Lane) -> None:
-        while len(self.backlog.lanes[lane]) > self._capacity // 2:
-            self._roomy[lane].clear()
-            await self._roomy[lane].wait()
 
     async def take(self, limit: "RateLimit | None") -> Ticket:
         # Takers stand in line, so that one entry wakes one of them. The entry is chosen last of all: whoever is
@@ -128,7 +119,6 @@ class _RootQueue:
                     break
         ticket = Ticket(entry.job, entry.lane, entry.tries)
         self.in_flight[entry.job.path] = ticket
-        self._make_room(entry.lane)
         return ticket
 
     def done(self, ticket: Ticket) -> None:
@@ -146,20 +136,11 @@ class _RootQueue:
         if entry is None:
             self._add(Entry(job, ticket.lane, tries, due, _now()))
         elif ticket.lane < entry.lane:
-            self._move(entry, ticket.lane)
+            self.backlog.move(entry, ticket.lane, _now())
 
     def _add(self, entry: Entry) -> None:
         self.backlog.add(entry)
         self._schedule(entry)
-
-    def _move(self, entry: Entry, lane: Lane) -> None:
-        left = entry.lane
-        self.backlog.move(entry, lane, _now())
-        self._make_room(left)
-
-    def _make_room(self, lane: Lane) -> None:
-        if len(self.backlog.lanes[lane]) <= self._capacity // 2:
-            self._roomy[lane].set()
 
     def _schedule(self, entry: Entry) -> None:
         """Make the entry ready when it is due, or leave that to ``done`` while its path is in flight."""

@@ -62,9 +62,6 @@ class Queue(Protocol):
         comes again after ``done``, unless the job offered is the very one in flight.
         """
 
-    async def room(self, root: str, lane: Lane) -> None:
-        """Wait until the lane has room for half of what it can hold."""
-
     async def take(self, root: str) -> Ticket:
         """Wait for the next job of the root that is due, and for the rate limit. Directories take turns.
 

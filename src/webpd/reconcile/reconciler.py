@@ -110,7 +110,7 @@ class Reconciler:
             if not page:
                 break
             due = self._due(page, cycle, threads)
-            cycle.seconds += time.thread_time() - begun
+            used = time.thread_time() - begun
             looks = threads.map(self._visit, due) if threads else map(self._visit, due)
             after, size = page[-1].path, min(_PAGE, 2 * size)
             for directory, (offered, found) in zip(due, looks, strict=True):
@@ -118,8 +118,10 @@ class Reconciler:
                 cycle.offered += offered
                 if found and directory.path < after:  # what was found comes before the rest of the page
                     after, size = directory.path, _FIRST_PAGE
+                    used = 0.0  # asking twice comes of what is new, and not of every cycle
                 if self._halted():
                     return cycle
+            cycle.seconds += used
         return cycle
 
     def _begin(self) -> None:
@@ -199,7 +201,7 @@ class Reconciler:
         due = []
         now = time.monotonic()
         for part, (mtimes, seconds) in zip(parts, answers, strict=True):
-            cycle.seconds += seconds
+            cycle.seconds += seconds if threads else 0.0  # without threads the caller measures it
             for directory, mtime in zip(part, mtimes, strict=True):
                 if mtime is None:
                     cycle.vanish(directory.path)
