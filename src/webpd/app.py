@@ -161,7 +161,7 @@ def convert(
                 Publisher(
                     settings.owner,
                     settings.mode,
-                    fsync=_fsync(settings, root.mount),
+                    fsync=settings.syncs(local=root.mount.local),
                     remote=not root.mount.local,
                 ),
                 settings.encoding,
@@ -283,10 +283,6 @@ def _sweep(temporary: str) -> None:
         sweep(temporary)
     except WebpdError as error:  # a left-over that stays is no reason to convert nothing
         _log.warning("left where it is: %s", error)
-
-
-def _fsync(settings: Settings, mount: Mount) -> bool:
-    return mount.local if settings.fsync == "auto" else settings.fsync == "always"
 
 
 def _wind_down(crew: Crew[T], pool: CodecPool | None) -> None:

@@ -277,6 +277,10 @@ class Settings(BaseModel):
         "auto", "How `webpd run` logs; auto: for people on a terminal, else JSON.", "auto, json or console"
     )
 
+    def syncs(self, *, local: bool) -> bool:
+        """Tell whether a sidecar is synced before it gets its name, on a local disk or on a network mount."""
+        return local if self.fsync == "auto" else self.fsync == "always"
+
     @property
     def encoding(self) -> Encoding:
         return Encoding(self.quality, self.method)

@@ -37,7 +37,7 @@ from webpd.tree.pruner import Pruner
 from webpd.tree.publisher import Publisher
 from webpd.tree.scanner import Scanner
 from webpd.watch.health import Health
-from webpd.watch.mount import Mount, cache_time
+from webpd.watch.mount import cache_time
 from webpd.watch.watcher import FileWatcher
 
 _log = structlog.get_logger(__name__)
@@ -92,7 +92,11 @@ class Keeper:
         self._lookers = None if mount.local else ThreadPoolExecutor(_SCAN_THREADS, thread_name_prefix="look")
         self._watcher = None if once else self._watcher_for(settings.watch)
         publisher = Publisher(
-            settings.owner, settings.mode, fsync=_fsync(settings, mount), remote=not mount.local, bare=place.bare
+            settings.owner,
+            settings.mode,
+            fsync=settings.syncs(local=mount.local),
+            remote=not mount.local,
+            bare=place.bare,
         )
         pruner = Pruner(root, publisher, share=settings.prune_share / 100)
         self.reconciler = Reconciler(
@@ -345,7 +349,3 @@ class Keeper:
             for outcome in self.reconciler.unreadable.values():
                 self._metrics.count(outcome)
             self.passed.set()
-
-
-def _fsync(settings: Settings, mount: Mount) -> bool:
-    return mount.local if settings.fsync == "auto" else settings.fsync == "always"
