@@ -6,7 +6,9 @@ import pytest
 
 from tests.conftest import write
 from webpd.errors import UsageError
-from webpd.settings import Address, Owner, Settings, load, refuse_nested, shown
+from webpd.settings import Address, Owner, Rate, Settings, load, refuse_nested, shown
+
+REDIS = "redis://webpd:secret@127.0.0.1:6379/0"
 
 
 def test_flags_beat_the_environment_which_beats_the_file_which_beats_the_defaults(tmp_path: Path) -> None:
@@ -49,7 +51,18 @@ def test_flags_beat_the_environment_which_beats_the_file_which_beats_the_default
         ("WEBPD_CACHE_TIME", "0", "cache_time", 0.0),
         ("WEBPD_CACHE_TIME", "20s", "cache_time", 20.0),
         ("WEBPD_RATE_LIMIT", "none", "rate_limit", None),
-        ("WEBPD_RATE_LIMIT", "600/minute", "rate_limit", "600/minute"),
+        ("WEBPD_RATE_LIMIT", "600/minute", "rate_limit", Rate(600, 60)),
+        ("WEBPD_RATE_LIMIT_BYTES", "none", "rate_limit_bytes", None),
+        ("WEBPD_RATE_LIMIT_BYTES", "100MiB/minute", "rate_limit_bytes", Rate(102_400, 60, "KiB")),
+        ("WEBPD_RATE_LIMIT_BYTES", "1 GiB/hour", "rate_limit_bytes", Rate(1 << 20, 3600, "KiB")),
+        ("WEBPD_RATE_LIMIT_URGENT", "0", "rate_limit_urgent", 0),
+        ("WEBPD_ROLE", "watch", "role", "watch"),
+        ("WEBPD_HOST_NAME", "auto", "host_name", None),
+        ("WEBPD_HOST_NAME", "cdn1", "host_name", "cdn1"),
+        ("WEBPD_REDIS_URL", "none", "redis_url", None),
+        ("WEBPD_REDIS_URL", "redis://webpd:secret@127.0.0.1:6379/0", "redis_url", REDIS),
+        ("WEBPD_QUEUE_URL", "rediss://redis.example:6380", "queue_url", "rediss://redis.example:6380"),
+        ("WEBPD_QUEUE_URL", "unix:///run/redis.sock", "queue_url", "unix:///run/redis.sock"),
         ("WEBPD_PRUNE_AFTER", "1h", "prune_after", 3600.0),
         ("WEBPD_PRUNE_FOLDERS_AFTER", "10m", "prune_folders_after", 600.0),
         ("WEBPD_PRUNE_SHARE", "0", "prune_share", 0),
@@ -96,6 +109,15 @@ def test_values_are_read_as_people_write_them(variable: str, text: str, option: 
         ("WEBPD_RATE_LIMIT", "600"),
         ("WEBPD_RATE_LIMIT", "0/minute"),
         ("WEBPD_RATE_LIMIT", "600/minutes"),
+        ("WEBPD_RATE_LIMIT_BYTES", "100/minute"),
+        ("WEBPD_RATE_LIMIT_BYTES", "100MB/minute"),
+        ("WEBPD_RATE_LIMIT_BYTES", "0KiB/minute"),
+        ("WEBPD_RATE_LIMIT_URGENT", "101"),
+        ("WEBPD_ROLE", "convert"),
+        ("WEBPD_HOST_NAME", ""),
+        ("WEBPD_REDIS_URL", "127.0.0.1:6379"),
+        ("WEBPD_REDIS_URL", "http://127.0.0.1"),
+        ("WEBPD_QUEUE_URL", "redis://"),
         ("WEBPD_PRUNE_AFTER", "0"),
         ("WEBPD_PRUNE_FOLDERS_AFTER", "31d"),
         ("WEBPD_PRUNE_SHARE", "101"),
@@ -112,6 +134,15 @@ def test_a_wrong_value_names_the_variable_the_value_and_what_is_allowed(variable
         load({}, {variable: text})
     assert str(error.value).startswith(f"{variable}={text}: allowed is ")
     assert "\n" not in str(error.value)
+
+
+def test_the_password_of_a_redis_is_never_shown() -> None:
+    assert shown("redis_url", load({}, {"WEBPD_REDIS_URL": REDIS}).settings.redis_url) == (
+        "redis://webpd:***@127.0.0.1:6379/0"
+    )
+    with pytest.raises(UsageError) as error:
+        load({}, {"WEBPD_REDIS_URL": "reddis://:secret@127.0.0.1"})
+    assert "secret" not in str(error.value)
 
 
 def test_an_option_that_does_not_exist_is_refused_in_a_file_and_told_of_the_environment(tmp_path: Path) -> None:
@@ -158,6 +189,9 @@ def test_what_is_shown_of_a_value_can_be_set_as_it_is() -> None:
     variables = {
         "WEBPD_OWNER": "keep",
         "WEBPD_RATE_LIMIT": "600/minute",
+        "WEBPD_RATE_LIMIT_BYTES": "5GiB/day",
+        "WEBPD_REDIS_URL": "redis://127.0.0.1:6379/1",
+        "WEBPD_HOST_NAME": "cdn1",
         "WEBPD_CACHE_TIME": "0.5",
         "WEBPD_HEALTH_ADDRESS": "[::1]:8088",
         "WEBPD_METRICS_ADDRESS": "off",

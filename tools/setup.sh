@@ -8,10 +8,10 @@ declare -A packages=(
     [run]="python3 python3-venv libseccomp2"
     [sample]=""
     [check]=""
-    [test]="chromium fonts-dejavu-core webp libjpeg-turbo-progs imagemagick pngcrush libgs-common libvips42 libatomic1 procps mount openssh-server sshfs fuse3"
-    [bench]="webp nodejs npm findutils openssh-server sshfs fuse3 mount"
+    [test]="chromium fonts-dejavu-core webp libjpeg-turbo-progs imagemagick pngcrush libgs-common libvips42 libatomic1 procps mount openssh-server sshfs fuse3 redis-server"
+    [bench]="webp nodejs npm findutils openssh-server sshfs fuse3 mount redis-server"
 )
-declare -A extras=([run]="" [sample]="sample" [check]="check,test,bench" [test]="test" [bench]="bench")
+declare -A extras=([run]="" [sample]="sample" [check]="check,test,bench" [test]="test" [bench]="bench,cluster")
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 

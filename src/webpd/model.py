@@ -101,3 +101,33 @@ class Outcome:
     webp_bytes: int = 0
     seconds: float = 0.0
     picture: Picture | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of one file, for as long as all but ``result``, ``reason`` and ``detail`` stays as it is.
+
+    ``size`` is in bytes, ``mtime_ns`` in nanoseconds; ``sidecar`` is what the stats said of the file beside it;
+    ``fingerprint`` stands for the settings and the program's version.
+    """
+
+    size: int
+    mtime_ns: int
+    sidecar: Sidecar
+    fingerprint: bytes
+    result: Result
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a job ended on ``host``, for who found it: ``known`` is what is to be remembered, None for nothing.
+
+    ``at`` is when, in seconds of Unix time.
+    """
+
+    outcome: Outcome
+    known: Known | None
+    host: str
+    at: float

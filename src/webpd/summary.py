@@ -5,14 +5,10 @@ import time
 from collections import Counter
 
 from webpd.model import Outcome, Result
+from webpd.printable import printable
 from webpd.tree.scanner import Look
 
 _FAILURES_LISTED = 1000
-
-
-def printable(name: str) -> str:
-    """Return the name as text that any terminal or JSON reader takes: what is not UTF-8 comes backslash-escaped."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 class Summary:

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Ended, write
+from tests.service.driver import Service
 from webpd.ledger.history import Event
-from webpd.ledger.port import Directory, Known
+from webpd.ledger.port import Directory
 from webpd.ledger.sqlite import SqliteLedger
-from webpd.model import Failure, Result, Sidecar
+from webpd.model import Failure, Known, Result, Sidecar
 
 ROOT = "/srv/resize_cache"
 
@@ -155,16 +156,39 @@ def test_a_name_that_is_not_utf8_is_told_escaped_and_tried_again(failures: Calla
         assert ledger.known(ROOT, "a") == {}
 
 
-def test_while_a_service_runs_nothing_is_retried_and_it_says_what_to_do(
+def test_while_something_has_the_database_and_does_not_listen_nothing_is_retried(
     failures: Callable[..., Ended], remembered: Path
 ) -> None:
     with open_ledger(remembered) as ledger:
         told = failures("--retry")
         assert len(ledger.known(ROOT, "a")) == 2
     assert (told.code, told.out) == (3, "")
-    assert str(remembered) in told.err
-    assert "stop" in told.err
-    assert "touch" in told.err
+    assert f"another webpd runs with this state directory ({remembered})" in told.err
+    assert "try again in a moment" in told.err
+
+
+def test_a_service_that_runs_tries_what_was_chosen_again_and_nothing_else(
+    failures: Callable[..., Ended], photograph: Callable[..., bytes], tmp_path: Path
+) -> None:
+    name = os.fsdecode(b"\xe9t\xe9.jpg")
+    for path in (f"a/{name}", "b/other.jpg"):
+        write(tmp_path / "tree" / path, photograph()[:500])
+    one = Service(tmp_path, tmp_path / "tree")
+    try:
+        one.start()
+        one.wait_until(lambda: one.outcomes()["failed"] == 2, "both failed")
+        one.wait_until(lambda: len(paths(failures("--json"))) == 2, "both are remembered")
+        told = failures("--retry", tmp_path / "tree" / "a")
+        assert told.code == 0
+        assert told.out.splitlines()[-1] == "1 will be tried again by the service that runs"
+        one.wait_until(lambda: one.outcomes()["failed"] == 3, "it was tried again")
+        one.settle()
+        assert one.outcomes()["failed"] == 3
+        (tmp_path / "tree" / "a" / name).write_bytes(photograph())
+        one.wait_until(lambda: len(paths(failures("--json"))) == 1, "the mended image is no failure any more")
+        assert failures("--retry", "--json").json["retried"] == 1
+    finally:
+        one.close()
 
 
 def test_after_a_retry_the_service_tries_the_image_again(

@@ -12,8 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from webpd.ledger.port import Directory, Known, Ledger, Totals
-from webpd.model import Failure, Result, Sidecar, Skip
+from webpd.ledger.port import Directory, Ledger, Pass, Totals
+from webpd.model import Failure, Known, Result, Sidecar, Skip
 
 ROOT = "/srv/resize_cache"
 
@@ -48,6 +48,39 @@ class LedgerContract:
         assert ledger.known(ROOT, "") == {}
         assert ledger.results(ROOT) == {}
         assert ledger.kind(ROOT) is None
+        assert ledger.passed(ROOT) is None
+        assert ledger.roots() == []
+
+    def test_every_root_that_anything_is_known_of_is_told_in_the_order_of_bytes(self, ledger: Ledger) -> None:
+        ledger.note_kind("/srv/\udcff", "ext4")
+        ledger.note_pass("/srv/ж", 1.0, full=False)
+        ledger.record("/srv", Directory(""))
+        ledger.learn("/srv0", "", {"photo.jpg": known()})
+        assert ledger.roots() == ["/srv", "/srv/ж", "/srv/\udcff", "/srv0"]
+
+    def test_a_walk_keeps_the_numbers_as_they_were_when_it_ended(self, ledger: Ledger, reopen: Reopen) -> None:
+        ledger.record(ROOT, Directory("a", 5, images=4, orphans=1))
+        ledger.discover(ROOT, ["b"])
+        ledger.learn(ROOT, "a", {"1.jpg": known(), "2.jpg": known(result=Result.FAILED, reason=Failure.DAMAGED)})
+        ledger.learn(ROOT, "a", {"3.jpg": known(result=Result.FAILED, reason=Failure.IO)})
+        ledger.learn(ROOT, "b", {"4.jpg": known(result=Result.SKIPPED), "5.jpg": known(result=Result.CONVERTED)})
+        ledger.note_pass(ROOT, 1000.25, full=False)
+        ledger.record(ROOT, Directory("c", 5, images=100, orphans=3))
+        ledger.unlearn(ROOT, "a", ["1.jpg", "2.jpg", "3.jpg"])
+        expected = Pass(1000.25, None, Totals(2, 1, 4, 1), kept=1, skipped=1, failed=2)
+        assert ledger.passed(ROOT) == expected
+        ledger.close()
+        assert reopen().passed(ROOT) == expected
+
+    def test_when_every_directory_was_listed_last_stays_known(self, ledger: Ledger) -> None:
+        ledger.note_pass(ROOT, 1.5, full=True)
+        assert ledger.passed(ROOT) == Pass(1.5, 1.5, Totals(0, 0, 0, 0), 0, 0, 0)
+        ledger.record(ROOT, Directory("a", 5, images=4))
+        ledger.note_pass(ROOT, 2.5, full=False)
+        assert ledger.passed(ROOT) == Pass(2.5, 1.5, Totals(1, 0, 4, 0), 0, 0, 0)
+        ledger.note_pass(ROOT, 3.5, full=True)
+        assert ledger.passed(ROOT) == Pass(3.5, 3.5, Totals(1, 0, 4, 0), 0, 0, 0)
+        assert ledger.passed("/another") is None
 
     def test_what_was_recorded_is_there_after_a_restart(self, ledger: Ledger, reopen: Reopen) -> None:
         directory = Directory("iblock/abc", 1_790_000_000_123_456_789, True, 12345.678, 7, 2, 12000.25, True)
@@ -108,7 +141,11 @@ class LedgerContract:
         for path in ("", "a", "\udcff\udcff"):
             ledger.record(ROOT, Directory(path, 5, images=2))
             ledger.learn(ROOT, path, {"photo.jpg": known()})
+        ledger.note_pass(ROOT, 1.0, full=True)
+        ledger.forget(ROOT, "a")
+        assert ledger.passed(ROOT) == Pass(1.0, 1.0, Totals(3, 0, 6, 0), 3, 0, 0)
         ledger.forget(ROOT, "")
+        assert ledger.passed(ROOT) is None
         assert ledger.totals(ROOT) == Totals(0, 0, 0, 0)
         assert ledger.results(ROOT) == {}
         ledger.discover(ROOT, [""])
@@ -205,6 +242,12 @@ class _Model:
 
     directories: dict[str, Directory] = field(default_factory=dict)
     known: dict[tuple[str, str], Known] = field(default_factory=dict)
+    passed: Pass | None = None
+
+    def totals(self) -> Totals:
+        of = self.directories.values()
+        unsettled = sum(it.mtime_ns is None for it in of)
+        return Totals(len(of), unsettled, sum(it.images for it in of), sum(it.orphans for it in of))
 
     def ordered(self) -> list[Directory]:
         return sorted(self.directories.values(), key=lambda directory: os.fsencode(directory.path))
@@ -222,6 +265,8 @@ class _Model:
         self.known = {key: it for key, it in self.known.items() if not held(key[0])}
         if path:
             self.doubt([os.path.dirname(path)])
+        else:
+            self.passed = None
 
 
 # Few names, so that calls meet; "-" and "0" stand on either side of "/".
@@ -302,6 +347,14 @@ class _Comparison(RuleBasedStateMachine):
         for name in names:
             self.model.known.pop((directory, name), None)
 
+    @rule(at=_CLOCK, full=st.booleans())
+    def note_pass(self, at: float, full: bool) -> None:
+        self.ledger.note_pass(self.root, at, full=full)
+        before = self.model.passed.full if self.model.passed else None
+        results = Counter(it.result for it in self.model.known.values())
+        of = (results[result] for result in (Result.KEPT_ORIGINAL, Result.SKIPPED, Result.FAILED))
+        self.model.passed = Pass(at, at if full else before, self.model.totals(), *of)
+
     @rule()
     def flush(self) -> None:
         self.ledger.flush()
@@ -327,12 +380,8 @@ class _Comparison(RuleBasedStateMachine):
         ordered = self.model.ordered()
         assert self.ledger.directories(self.root, None, 1000) == ordered
         assert self.ledger.emptied(self.root, 1000) == [it for it in reversed(ordered) if it.pruned]
-        assert self.ledger.totals(self.root) == Totals(
-            len(ordered),
-            sum(it.mtime_ns is None for it in ordered),
-            sum(it.images for it in ordered),
-            sum(it.orphans for it in ordered),
-        )
+        assert self.ledger.totals(self.root) == self.model.totals()
+        assert self.ledger.passed(self.root) == self.model.passed
         assert self.ledger.results(self.root) == Counter((it.result, it.reason) for it in self.model.known.values())
         for folder in {folder for folder, _ in self.model.known}:
             of_folder = {name: it for (directory, name), it in self.model.known.items() if directory == folder}

@@ -101,6 +101,7 @@ class HistoryContract:
     def test_nothing_is_told_of_what_never_happened(self, history: History) -> None:
         assert history.image(ROOT, "a/photo.jpg") is None
         assert history.failures() == history.failures(ROOT) == []
+        assert history.reasons() == {}
         assert history.totals(0, NOON) == {}
         assert history.series(0, NOON, "minute") == history.series(0, NOON, "day") == []
         history.forget(ROOT, "")
@@ -133,6 +134,14 @@ class HistoryContract:
         assert history.failures() == [failed("a/2.jpg")]
         history.note([replace(failed("a/3.jpg"), at=NOON + 1)])
         assert [each.path for each in history.failures()] == ["a/2.jpg", "a/3.jpg"]
+
+    def test_failures_of_all_roots_are_counted_by_reason(self, history: History) -> None:
+        crashed = [replace(failed(f"{n}.jpg", OTHER), reason=str(Failure.CRASHED)) for n in range(3)]
+        history.note([failed("1.jpg"), failed("2.jpg"), event("3.jpg"), *crashed])
+        assert history.reasons() == {"damaged": 2, "crashed": 3}
+        history.note([event("1.jpg", at=NOON + 1), replace(failed("2.jpg"), reason=str(Failure.CRASHED), at=NOON + 1)])
+        history.forget(OTHER, "0.jpg")
+        assert history.reasons() == {"crashed": 3}
 
     def test_failures_come_in_pages_in_the_order_of_the_bytes_of_root_and_path(self, history: History) -> None:
         raw = [b"a", b"a b", b"a-b", b"a/b", b"a/b/c", b"a0", "ж".encode(), b"\xff", b"\xff/x", b"\xff\xff"]

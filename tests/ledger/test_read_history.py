@@ -110,10 +110,10 @@ def of_a_newer_version(file: Path) -> None:
         ),
         (no_folder, "nothing is remembered there: run `webpd run` first"),
         (text, "can't be read (file is not a database): it is damaged; restart the service"),
-        (empty, "is of another version (0, not 2): restart the service"),
+        (empty, "is of another version (0, not 3): restart the service"),
         (cut, "it is damaged; restart the service, which begins it anew"),
         (overwritten, "it is damaged; restart the service, which begins it anew"),
-        (of_a_newer_version, "is of another version (99, not 2): restart the service"),
+        (of_a_newer_version, "is of another version (99, not 3): restart the service"),
     ],
 )
 def test_what_can_not_be_read_is_said_with_the_path_and_what_to_do(

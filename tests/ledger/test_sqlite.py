@@ -48,6 +48,7 @@ def fill(ledger: Ledger, directories: int) -> None:
     for number in range(directories):
         ledger.record(ROOT, Directory(f"iblock/{number:06}", 5, True, 1.5, 1, number % 7, 1.5, number % 5 == 0))
         ledger.learn(ROOT, f"iblock/{number:06}", {"photo.jpg": known()})
+    ledger.note_pass(ROOT, 1.5, full=True)
     ledger.flush()
 
 
@@ -140,13 +141,18 @@ def newer(file: Path) -> None:
         connection.execute("PRAGMA user_version = 99")
 
 
+def of_no_version(file: Path) -> None:
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA user_version = -2147483648")
+
+
 def of_another_program(file: Path) -> None:
     file.unlink()
     with contextlib.closing(sqlite3.connect(file)) as connection:
         connection.execute("CREATE TABLE directory (name)")
 
 
-@pytest.mark.parametrize("harm", [text, cut, first_page_only, newer, of_another_program])
+@pytest.mark.parametrize("harm", [text, cut, first_page_only, newer, of_no_version, of_another_program])
 def test_a_file_that_is_no_ledger_of_this_version_is_set_aside_and_begun_anew(
     harm: Callable[[Path], None], reopen: Reopen, file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -165,7 +171,10 @@ def test_a_file_that_is_no_ledger_of_this_version_is_set_aside_and_begun_anew(
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert str(file) in record.message
-    assert f"set aside as {aside} and begun anew; the whole tree is looked at again" in record.message
+    assert (
+        f"set aside as {aside} and begun anew: the history is lost, and the whole tree is looked at again"
+        in record.message
+    )
 
 
 def use(ledger: Ledger) -> None:
@@ -184,6 +193,9 @@ def use(ledger: Ledger) -> None:
     ledger.results(ROOT)
     ledger.note_kind(ROOT, "ext4")
     ledger.kind(ROOT)
+    ledger.note_pass(ROOT, 1.5, full=True)
+    ledger.passed(ROOT)
+    ledger.roots()
     ledger.forget(ROOT, "iblock")
     ledger.flush()
     ledger.record(ROOT, Directory("new", 5))
@@ -309,7 +321,10 @@ def test_a_full_disk_stops_nothing_and_afterwards_all_is_looked_at_again(
     ledger.record(ROOT, Directory("after", 5))
     ledger.flush()
     _, record = caplog.records
-    assert f"{file}: can be written again; the whole tree is looked at again" in record.message
+    assert (
+        f"{file}: can be written again; the whole tree is looked at again, and what was done meanwhile is missing"
+        in record.message
+    )
     ledger.close()
     ledger = SqliteLedger(str(file))
     totals = ledger.totals(ROOT)

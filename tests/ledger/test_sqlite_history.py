@@ -17,8 +17,8 @@ from tests.ledger.writer import writing
 from webpd.errors import UnfitError
 from webpd.ledger import sqlite_history
 from webpd.ledger.history import History, HistoryReader, Total
-from webpd.ledger.port import Directory
-from webpd.ledger.sqlite import SqliteLedger
+from webpd.ledger.port import Directory, LedgerReader
+from webpd.ledger.sqlite import SqliteLedger, read_ledger
 from webpd.ledger.sqlite_history import read_history
 from webpd.model import Result
 
@@ -73,7 +73,7 @@ def test_the_ledger_goes_on_when_the_history_beside_it_is_closed(file: Path) -> 
     assert read_history(str(file)).image(ROOT, "a/photo.jpg") == event()
 
 
-def test_a_ledger_of_the_version_before_is_set_aside_and_the_history_begins(reopen: Reopen, file: Path) -> None:
+def test_a_ledger_of_the_first_version_is_set_aside_and_the_history_begins(reopen: Reopen, file: Path) -> None:
     file.parent.mkdir()
     with contextlib.closing(sqlite3.connect(file)) as connection:
         connection.execute("CREATE TABLE root (id INTEGER PRIMARY KEY, path BLOB)")
@@ -173,8 +173,17 @@ def ask(history: HistoryReader) -> None:
     """Ask everything once."""
     history.image(ROOT, "7/1.jpg")
     failures_in_pages(history, None, 100)
+    history.reasons()
     history.totals(0, NOON + _DAY)
     history.series(0, NOON + _DAY, "minute")
+
+
+def read_everything(ledger: LedgerReader) -> None:
+    for root in ledger.roots():
+        ledger.totals(root)
+        ledger.results(root)
+        ledger.passed(root)
+        ledger.kind(root)
 
 
 def use(history: History) -> None:
@@ -193,6 +202,9 @@ def test_whichever_page_was_overwritten_no_call_fails_and_a_reader_answers_or_sa
     file = tmpfs("size=32m") / "ledger.sqlite"
     ledger = SqliteLedger(str(file))
     fill(ledger.history)
+    ledger.record(ROOT, Directory("a", 5, images=3))
+    ledger.note_kind(ROOT, "ext4 /")
+    ledger.note_pass(ROOT, NOON, full=True)
     ledger.close()
     whole = file.read_bytes()
     noise = random.Random(1)
@@ -203,6 +215,7 @@ def test_whichever_page_was_overwritten_no_call_fails_and_a_reader_answers_or_sa
             file.write_bytes(whole[: page * _PAGE] + other + whole[(page + 1) * _PAGE :])
             try:
                 ask(read_history(str(file)))
+                read_everything(read_ledger(str(file)))
             except UnfitError as error:
                 told += str(error).startswith(f"{file}: ")
             for _ in range(2):

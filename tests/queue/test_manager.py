@@ -2,6 +2,8 @@
 
 import asyncio
 import random
+import subprocess
+import sys
 from collections import Counter
 from typing import Any
 
@@ -172,3 +174,8 @@ async def test_a_root_that_nobody_named_is_an_error() -> None:
     queue = QueueManager([ROOT])
     with pytest.raises(KeyError, match=OTHER):
         await queue.offer([job("a/0.jpg", root=OTHER)], FRESH)
+
+
+def test_a_queue_without_a_limit_does_not_load_the_libraries_of_one() -> None:
+    code = "import sys, webpd.queue.manager; sys.exit(bool({'limits', 'redis', 'docket'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

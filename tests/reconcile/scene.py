@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from tests.conftest import write
-from webpd.ledger.port import Directory, Known
+from webpd.ledger.port import Directory
 from webpd.ledger.sqlite import SqliteLedger
-from webpd.model import Encoding, Job, Result
+from webpd.model import Encoding, Job, Known, Result
 from webpd.queue.port import Lane
 from webpd.reconcile import pruning as pruning_module
 from webpd.reconcile import reconciler as reconciler_module

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from webpd.convert.pool import CodecPool
-from webpd.ledger.port import Known
 from webpd.ledger.sqlite import SqliteLedger
-from webpd.model import Encoding, Job
+from webpd.model import Encoding, Job, Known
 from webpd.pipeline import Pipeline
 from webpd.reconcile.patience import Patience
 from webpd.service.chronicle import Chronicle
+from webpd.service.recorder import Recorder
 from webpd.service.worker import Worker
 from webpd.telemetry.metrics import Metrics
 from webpd.tree.naming import Exclusion
@@ -49,16 +49,15 @@ class Shop:
 
     def worker(self, patience: Patience = LOCAL) -> Worker:
         if patience not in self.workers:
+            chronicle = Chronicle([self.ledger.history], str(self.root), FINGERPRINT)
             self.workers[patience] = Worker(
-                str(self.root),
                 Pipeline(self.pool, self.publisher, ENCODING, 1 << 20),
-                self.ledger,
                 patience,
                 FINGERPRINT,
+                "cdn1",
                 self.metrics,
-                Chronicle(self.ledger.history, str(self.root), FINGERPRINT),
                 blame=self._blame,
-                finished=self.finished.append,
+                concluded=Recorder(str(self.root), self.ledger, chronicle, self.finished.append).record,
             )
         return self.workers[patience]
 

@@ -3,20 +3,28 @@
 import asyncio
 import http.client
 import json
+import os
 import signal
 import socket
-from collections.abc import Mapping
-from typing import Any
+import stat
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.conftest import as_nobody
 from tests.lab import wait_for
 from webpd.errors import UnfitError
 from webpd.model import Outcome, Result
 from webpd.telemetry.metrics import Metrics
-from webpd.web.app import health_app, metrics_app
-from webpd.web.server import serving
+from webpd.web import client
+from webpd.web.app import control_app, health_app, metrics_app
+from webpd.web.server import listen_unix, serving, serving_unix
+
+T = TypeVar("T")
 
 
 class Subject:
@@ -168,3 +176,148 @@ def test_signals_stay_the_services_own() -> None:
             assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
     asyncio.run(asyncio.wait_for(look(), 30))
+
+
+# The control socket
+
+
+class Controlled(Subject):
+    """A service that notes what it is to try again."""
+
+    def __init__(self) -> None:
+        super().__init__(ready=True)
+        self.orders: list[list[str]] = []
+
+    async def retry(self, paths: Sequence[str]) -> int:
+        self.orders.append(list(paths))
+        return 7
+
+
+def control(subject: Controlled, path: Path, talk: Callable[[], T]) -> T:
+    """Serve the control socket at the path, and return what ``talk`` does, which runs in a thread."""
+
+    async def serve() -> T:
+        async with serving_unix(control_app(subject), str(path)):
+            return await asyncio.to_thread(talk)
+
+    return asyncio.run(asyncio.wait_for(serve(), 60))
+
+
+def post(path: Path, body: bytes) -> tuple[int, Any]:
+    return client.ask(client.connect(str(path), 30), "POST", "/retry", body)
+
+
+def test_the_socket_tells_the_health_and_takes_what_is_to_be_tried_again(tmp_path: Path) -> None:
+    subject = Controlled()
+    path = tmp_path / "control.sock"
+    paths = ["/srv/a", os.fsdecode(b"/srv/\xe9t\xe9.jpg"), "/srv/ж \\udcff"]
+
+    def talk() -> tuple[Any, int]:
+        status, health = client.ask(client.connect(str(path), 30), "GET", "/health")
+        return (status, health["status"]), client.retry(str(path), paths, 30)
+
+    assert control(subject, path, talk) == ((200, "ok"), 7)
+    assert subject.orders == [paths]
+
+
+def test_a_path_longer_than_a_sockets_works(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 50) / ("Ordner-ü" * 10)
+    folder.mkdir(parents=True)
+    path = folder / client.SOCKET
+    assert control(Controlled(), path, lambda: client.retry(str(path), [], 30)) == 7
+    assert not path.exists()
+
+
+@pytest.fixture
+def open_to_all() -> Iterator[Path]:
+    """A folder that other users may read; those of pytest are closed to them."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_another_user_may_not_connect_and_is_told_whom_to_be(open_to_all: Path) -> None:
+    path = open_to_all / client.SOCKET
+
+    def attempt() -> str:
+        with pytest.raises(UnfitError) as raised:
+            client.retry(str(path), [], 30)
+        return str(raised.value)
+
+    with listen_unix(str(path)):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert f"{path}: can't be asked (Permission denied): run this as the user of the service" in as_nobody(attempt)
+
+
+def test_what_a_killed_service_left_is_replaced_and_in_the_end_nothing_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    with pytest.raises(ConnectionRefusedError):
+        client.retry(str(path), [], 30)
+    assert control(Controlled(), path, lambda: client.retry(str(path), [], 30)) == 7
+    assert not path.exists()
+    with pytest.raises(FileNotFoundError):
+        client.retry(str(path), [], 30)
+
+
+def test_where_no_socket_can_be_made_it_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    path.mkdir()
+    with pytest.raises(UnfitError, match=f"{path}: can't listen there .*WEBPD_STATE_DIR"):
+        control(Controlled(), path, lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"", "Expecting value"),
+        (b"\xff", "decode"),
+        (b"[" * 100_000, "recursion"),
+        (b"[]", "not of the form"),
+        (b'{"paths": "/srv"}', "not of the form"),
+        (b'{"paths": [1]}', "not of the form"),
+        (b'{"paths": ["srv"]}', "not an absolute path: 'srv'"),
+        (b'{"paths": ["/srv/\\u0000"]}', "not an absolute path"),
+        (b'{"paths": ["/srv/\\ud800"]}', "surrogates not allowed"),
+    ],
+)
+def test_an_order_that_is_none_is_refused_with_the_reason(tmp_path: Path, body: bytes, told: str) -> None:
+    subject = Controlled()
+    status, answer = control(subject, tmp_path / "s", lambda: post(tmp_path / "s", body))
+    assert (status, subject.orders) == (400, [])
+    assert told in answer["error"]
+
+
+def test_an_order_too_long_is_refused_and_not_kept_in_memory(tmp_path: Path) -> None:
+    subject = Controlled()
+    path = tmp_path / "s"
+    many = [f"/srv/{number:0100}" for number in range(12_000)]
+
+    def talk() -> str:
+        with pytest.raises(UnfitError) as raised:
+            client.retry(str(path), many, 30)
+        return str(raised.value)
+
+    assert "the service refused: more than 1048576 bytes" in control(subject, path, talk)
+    assert subject.orders == []
+
+
+def test_a_service_that_fails_or_hangs_is_told_so(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+
+    class Broken(Controlled):
+        async def retry(self, paths: Sequence[str]) -> int:
+            raise UnfitError(f"the ledger is closed: {paths}")
+
+    def talk() -> str:
+        with pytest.raises(UnfitError) as raised:
+            client.retry(path, [], 30)
+        return str(raised.value)
+
+    assert "see its log" in control(Broken(), tmp_path / "s", talk)
+    with socket.socket(socket.AF_UNIX) as mute:
+        mute.bind(path)
+        mute.listen()
+        with pytest.raises(UnfitError, match=r"no answer within 0\.2 s"):
+            client.retry(path, [], 0.2)

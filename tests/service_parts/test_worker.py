@@ -14,8 +14,7 @@ from PIL import Image
 from tests.conftest import LIMITS, write
 from tests.service_parts.shop import ENCODING, FINGERPRINT, LOCAL, MTIME, NETWORK, Clock, Shop
 from webpd.convert.pool import CodecPool
-from webpd.ledger.port import Known
-from webpd.model import Failure, Result, Sidecar, Skip
+from webpd.model import Failure, Known, Result, Sidecar, Skip
 from webpd.service.worker import DONE, OVERSIZE_WAIT, Verdict
 from webpd.tree.publisher import Publisher
 from webpd.watch.health import Health

@@ -23,7 +23,8 @@ from webpd.cli.options import (
     settings_from,
 )
 from webpd.model import Result
-from webpd.summary import Summary, printable
+from webpd.printable import printable
+from webpd.summary import Summary
 
 if TYPE_CHECKING:
     from webpd.app import Estimate

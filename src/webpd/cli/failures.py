@@ -4,22 +4,23 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from webpd.cli.options import Config, Json, StateDir, settings_from
-from webpd.cli.status import ago, utc
 from webpd.errors import UnfitError, UsageError
+from webpd.printable import printable
 from webpd.settings import database_of
-from webpd.summary import printable
+from webpd.times import ago, utc
 
 if TYPE_CHECKING:
-    from webpd.ledger.history import Event, HistoryReader
+    from webpd.ledger.history import Event
 
-_PAGE = 1000
+_TIMEOUT = 60.0
+"""Seconds that the service has to take in what is to be tried again: some 100,000 images."""
 
 
 def failures(
@@ -30,7 +31,7 @@ def failures(
     *,
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=0, help="Most images to list.")] = 1000,
     retry: Annotated[
-        bool, typer.Option("--retry", help="Have them tried again when the service starts; it must be stopped.")
+        bool, typer.Option("--retry", help="Have them tried again: by the service that runs, or else by the next one.")
     ] = False,
     state_dir: StateDir = None,
     config: Config = None,
@@ -39,13 +40,13 @@ def failures(
     """List the images that failed when they were last tried, with the reason and when that was.
 
     A failed image is tried again when it, the settings or the version of webpd change; --retry has all of PATH tried
-    again by the next `webpd run`, however many are listed. They stay in the list until then. Of what failed within the
-    last second before a SIGKILL nothing may be known.
+    again, however many are listed: at once where a service runs with this state folder, else when the next one starts.
+    They stay in the list until then. Of what failed within the last second before a SIGKILL nothing may be known.
 
     With --json, one object: failures (a list of path, root, reason, detail, at, host, bytes), failures_total, and
     retried (how many will be tried again).
 
-    Exit code: 0 done, 2 wrong usage or settings, 3 there is no database, or --retry while a service runs.
+    Exit code: 0 done, 2 wrong usage or settings, 3 there is no database, or the service that runs can't be asked.
 
     \b
     Examples:
@@ -53,6 +54,7 @@ def failures(
       webpd failures --json --limit 100000 /var/www/cdn/upload/resize_cache/iblock
       webpd failures --retry
     """
+    from webpd.ledger.failures import failed
     from webpd.ledger.sqlite_history import read_history
 
     path = database_of(settings_from(config, state_dir=state_dir).settings)
@@ -60,8 +62,8 @@ def failures(
         raise UsageError("PATH: an empty path: is a variable unset?")
     below = [os.path.abspath(one) for one in paths or ()]
     history = read_history(path)
-    retried = _retry(path, below) if retry else 0
-    found = _failed(history, below)
+    retried, by = _retry(path, below) if retry else (0, "")
+    found = failed(history, below)
     listed = list(itertools.islice(found, limit))
     total = len(listed) + sum(1 for _ in found)
     if as_json:
@@ -70,39 +72,31 @@ def failures(
         return
     _print(listed, total)
     if retry:
-        typer.echo(f"{retried:,} will be tried again by the next `webpd run`")
+        typer.echo(f"{retried:,} will be tried again by {by}")
 
 
-def _failed(history: "HistoryReader", below: Sequence[str]) -> "Iterator[Event]":
-    """Yield the images that failed, of all or of those at and below these absolute paths."""
-    after = None
-    while page := history.failures(after=after, limit=_PAGE):
-        for event in page:
-            path = os.path.join(event.root, event.path)
-            if not below or any(path == one or path.startswith(os.path.join(one, "")) for one in below):
-                yield event
-        after = page[-1].root, page[-1].path
+def _retry(path: str, below: Sequence[str]) -> tuple[int, str]:
+    """Have them tried again; return how many they are, and by whom."""
+    from webpd.web import client
+
+    socket = os.path.join(os.path.dirname(path), client.SOCKET)
+    try:
+        return client.retry(socket, below, _TIMEOUT), "the service that runs"
+    except (FileNotFoundError, ConnectionRefusedError):
+        return _retry_later(path, below), "the next `webpd run`"
 
 
-def _retry(path: str, below: Sequence[str]) -> int:
-    """Have the ledger forget that these failed, and their directories looked at again; return how many they are."""
+def _retry_later(path: str, below: Sequence[str]) -> int:
+    """Note in the database, which no service has, that they are to be tried again; return how many they are."""
+    from webpd.ledger.failures import retry
     from webpd.ledger.sqlite import SqliteLedger
 
     try:
         ledger = SqliteLedger(path)
     except UnfitError as error:
-        raise UnfitError(
-            f"{error} (--retry needs the service stopped; while it runs, touch an image to have it tried again)"
-        ) from error
-    count = 0
+        raise UnfitError(f"{error}; where a service starts or ends just now, try again in a moment") from error
     with closing(ledger):
-        failed = _failed(ledger.history, below)
-        for (root, directory), events in itertools.groupby(failed, lambda one: (one.root, os.path.dirname(one.path))):
-            names = [os.path.basename(event.path) for event in events]
-            ledger.unlearn(root, directory, names)
-            ledger.doubt(root, [directory])
-            count += len(names)
-    return count
+        return sum(retry(ledger, ledger.history, below).values())
 
 
 def _as_dict(event: "Event") -> dict[str, object]:

@@ -9,7 +9,7 @@ import typer
 from rich.filesize import decimal
 
 from webpd.cli.options import Config, Exclude, IoThreads, Json, Paths, interrupt_on_sigterm, settings_from
-from webpd.summary import printable
+from webpd.printable import printable
 
 _LISTED = 1000
 _SHOWN = 10

@@ -25,6 +25,10 @@ from webpd.settings import Settings
 def run(
     paths: Paths = None,
     *,
+    role: Annotated[
+        str | None,
+        typer.Option("--role", metavar="ROLE", help="all; or, for a tree shared by several hosts, watch or work."),
+    ] = None,
     once: Annotated[bool, typer.Option("--once", help="End when all is done that there is to do now.")] = False,
     quality: Quality = None,
     method: Method = None,
@@ -39,12 +43,16 @@ def run(
 
     SIGTERM and Ctrl-C end it when what is in flight is done; SIGHUP has it read the settings again.
 
+    Hosts that mount the tree at the same path can share the work: --role watch finds it and hands it out by the Redis at
+    WEBPD_QUEUE_URL, --role work does it, on any number of them.
+
     Exit code: 0 done, 1 some images failed (with --once), 2 wrong usage or settings, 3 the environment is not fit.
 
     \b
     Examples:
       webpd run /var/www/cdn/upload/resize_cache
       webpd run --once --state-dir ./state upload/resize_cache
+      webpd run --role work /var/www/cdn/upload/resize_cache
       WEBPD_RATE_LIMIT=600/minute webpd run --config /etc/webpd.toml
     """
 
@@ -58,6 +66,7 @@ def run(
             owner=owner,
             exclude=exclude,
             state_dir=state_dir,
+            role=role,
         ).settings
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something that it could mean

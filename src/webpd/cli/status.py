@@ -1,36 +1,22 @@
 """``webpd status``: how the service is, and what came of the images so far."""
 
 import json
-import os
 import sys
 import time
-from collections import Counter
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.filesize import decimal
 
 from webpd.cli.options import Config, Json, StateDir, interrupt_on_sigterm, settings_from
-from webpd.errors import UnfitError
-from webpd.model import Result
-from webpd.settings import database_of
-from webpd.summary import printable
+from webpd.times import ago
 
 if TYPE_CHECKING:
-    from webpd.ledger.history import HistoryReader, Total
-    from webpd.settings import Address, Settings
+    from webpd.settings import Settings
 
 _INTERVAL = 2.0  # seconds between two looks of --watch
-_TIMEOUT = 2.0  # seconds that the service has for its answer
-_LONGEST_ANSWER = 16 << 20  # bytes
-_RATE_MINUTES = 5
-_PERIODS = {"all": None, "day": 86_400.0, "hour": 3600.0}  # seconds
-_WORKED = (Result.CONVERTED, Result.KEPT_ORIGINAL, Result.SKIPPED, Result.FAILED)
-_ROOT = ("root", "kind", "mount", "detail", "watch", "directories", "unsettled", "images", "orphans")
-_PAGE = 1000
-_ANSWERS = ("ok", "degraded")
 
 
 def status(
@@ -42,15 +28,32 @@ def status(
 ) -> None:
     """Tell how the service is, what it converted and saved, what failed, what waits, and how each root is.
 
-    The service is asked at WEBPD_HEALTH_ADDRESS; the totals come from the database in WEBPD_STATE_DIR, which is read
-    whether or not a service runs. They count every time that an image was worked on, for as long as days are kept
-    (400), and may miss what was done in the last second before a SIGKILL. The numbers of folders and images are those
-    that the service knew last.
+    The service is asked at the socket in WEBPD_STATE_DIR (as its user, or as root), and else at WEBPD_HEALTH_ADDRESS.
+    The totals come from the database in WEBPD_STATE_DIR, which is read whether or not a service runs. They count every
+    time that an image was worked on, for as long as days are kept (400), and may miss the last batch, of about a
+    second, before a SIGKILL. What is counted in a root carries its time: it is as the last walk over the whole root
+    found it. With WEBPD_REDIS_URL, Redis is asked for the other hosts, for at most 2 seconds.
 
-    With --json, one object (with --watch, one each time, a line each): service (ok, degraded, stopped, silent or
-    unknown), detail, version, as_of (when the numbers of the roots were true), totals (all, day, hour: converted,
-    kept_original, skipped, failed, source_bytes, webp_bytes, saved_bytes, saved_percent), rate (images per second over
-    the last 5 minutes), failures (images by reason), queue, roots, notes. What can't be known is null.
+    With --json, one object (with --watch, one each time, a line each); what can't be known is null:
+
+    \b
+      service      ok, degraded, stopped, silent or unknown; detail says why
+      version      of the service, and its role (all, watch or work)
+      as_of        when the numbers of the roots were true
+      totals       all, day, hour: converted, kept_original, skipped, failed (images),
+                   source_bytes, webp_bytes, saved_bytes, saved_percent (of what was converted)
+      rate         images per second: now (over the last 5 minutes), hour, day
+      failures     images by reason
+      queue        images that wait, by lane, delayed, and in_flight
+      redis, queue_redis
+                   of the service: configured, up, since, detail
+      roots        a list: root, kind, mount, detail, watch; directories, unsettled, images,
+                   orphans (as known now); counted: at, listed_at (when each folder had been
+                   listed last), directories, images, orphans, kept_original, skipped, failed
+      hosts        a list of the processes that share the Redis: name, role, pid, version,
+                   started, rate, queue, in_flight, roots
+      all_hosts    the totals of all hosts
+      notes        what could not be had, and why
 
     Exit code: 0 told, 1 the service is degraded or does not answer, 2 wrong usage or settings, 3 neither a service nor
     a database is there.
@@ -61,6 +64,8 @@ def status(
       webpd status --watch
       webpd status --json | jq .totals.day.saved_bytes
     """
+    from webpd.cli.report import look
+
     settings = settings_from(config, state_dir=state_dir).settings
     if watch:
         _watch(settings, as_json=as_json)
@@ -71,219 +76,96 @@ def status(
         raise typer.Exit(1)
 
 
-def ago(seconds: float) -> str:
-    """Return in words how long that is past."""
-    if seconds < 1:
-        return "just now"
-    for length, word in ((86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second")):
-        if (count := int(seconds // length)) > 0:
-            return f"{count:,} {word}{'s' if count > 1 else ''} ago"
-    raise AssertionError(seconds)
-
-
-def utc(moment: float) -> str:
-    """Return the Unix time as RFC 3339 has it, in whole seconds of UTC."""
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def look(settings: "Settings", now: float) -> dict[str, Any]:
-    """Return what ``webpd status --json`` prints; ``now`` is Unix time in seconds.
-
-    Raises ``UnfitError`` where neither a service answers nor a database can be read.
-    """
-    path = database_of(settings)
-    service, detail, health = _ask(settings.health_address)
-    if service == "stopped" and _is_locked(os.path.dirname(path)):
-        service = "silent"
-        detail = f"a webpd has {os.path.dirname(path)}, but {detail}: is it `webpd run --once`, or at another address?"
-    notes = []
-    remembered: dict[str, Any] = {"totals": None, "rate": None, "failures": None, "roots": []}
-    try:
-        remembered = _remembered(path, now)
-        as_of = utc(now if health else _written(path))
-    except UnfitError as error:
-        if health is None:
-            raise UnfitError(f"{_SAID[service].format(detail=detail)}, and {error}") from error
-        as_of = utc(now)
-        notes.append(f"the totals are not known: {error}")
-    roots = [{key: root.get(key) for key in _ROOT} for root in (health or remembered)["roots"]]
-    return {
-        "service": service,
-        "detail": detail,
-        "version": health["version"] if health else None,
-        "as_of": as_of,
-        "totals": remembered["totals"],
-        "rate": remembered["rate"],
-        "failures": remembered["failures"],
-        "queue": health["queue"] if health else None,
-        "roots": roots,
-        "notes": notes,
-    }
-
-
-# The service
-
-
-def _ask(address: "Address | None") -> tuple[str, str, dict[str, Any] | None]:
-    """Return how the service is, why that is thought, and its health page where it answers."""
-    if address is None or not address.port:
-        return "unknown", "WEBPD_HEALTH_ADDRESS names no port to ask at", None
-    import http.client
-
-    connection = http.client.HTTPConnection(address.host, address.port, timeout=_TIMEOUT)
-    try:
-        connection.request("GET", "/health")
-        health = json.loads(connection.getresponse().read(_LONGEST_ANSWER))
-    except ConnectionRefusedError:
-        return "stopped", f"nobody listens at {address}", None
-    except TimeoutError:
-        return "silent", f"no answer from {address} within {_TIMEOUT:g} s", None
-    except (ConnectionError, http.client.HTTPException, ValueError):
-        health = None
-    except OSError as error:
-        return "unknown", f"{address} can't be asked: {error.strerror}", None
-    finally:
-        connection.close()
-    if isinstance(health, dict) and {"version", "roots", "queue"} <= health.keys() and health.get("status") in _ANSWERS:
-        return health["status"], f"at {address}", health
-    return "silent", f"what listens at {address} does not answer as webpd does", None
-
-
-def _is_locked(folder: str) -> bool:
-    """Tell whether a process holds the folder's lock, without taking it (proc_locks(5))."""
-    try:
-        status = os.stat(os.path.join(folder, "lock"))
-        with open("/proc/locks", encoding="ascii") as file:
-            locks = file.read().splitlines()
-    except OSError:
-        return False
-    place = f" {os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino} "
-    return any(" FLOCK " in lock and place in lock for lock in locks)
-
-
-# What is remembered
-
-
-def _remembered(path: str, now: float) -> dict[str, Any]:
-    from webpd.ledger.sqlite_history import read_history
-
-    history = read_history(path)
-    totals = {
-        period: _period(history.totals(now - seconds if seconds else 0.0, now)) for period, seconds in _PERIODS.items()
-    }
-    return {"totals": totals, "rate": _rate(history, now), "failures": _failures(history), "roots": _roots(path)}
-
-
-def _roots(path: str) -> list[dict[str, Any]]:
-    from webpd.ledger.database import ReadOnly
-    from webpd.ledger.schema import SCHEMA
-
-    select = "SELECT path, kind, directories, unsettled, images, orphans FROM root ORDER BY path"
-    rows = ReadOnly(path, SCHEMA.version).read(lambda connection: connection.execute(select).fetchall())
-    return [
-        {
-            "root": printable(os.fsdecode(root)),
-            "kind": os.fsdecode(kind or "").partition(" ")[0] or None,  # the mount point comes behind it
-            "directories": directories,
-            "unsettled": unsettled,
-            "images": images,
-            "orphans": orphans,
-        }
-        for root, kind, directories, unsettled, images, orphans in rows
-    ]
-
-
-def _written(path: str) -> float:
-    """Return when the database was written last (Unix time, seconds)."""
-    written = os.stat(path).st_mtime
-    try:
-        log = os.stat(f"{path}-wal")
-    except OSError:
-        return written
-    return max(written, log.st_mtime) if log.st_size else written
-
-
-def _period(totals: "Mapping[Result, Total]") -> dict[str, float]:
-    images = {str(result): totals[result].images if result in totals else 0 for result in _WORKED}
-    converted = totals.get(Result.CONVERTED)
-    source, webp = (converted.source_bytes, converted.webp_bytes) if converted else (0, 0)
-    percent = round(100 * (source - webp) / source, 1) if source else 0.0
-    sizes = {"source_bytes": source, "webp_bytes": webp, "saved_bytes": source - webp, "saved_percent": percent}
-    return {**images, **sizes}
-
-
-def _rate(history: "HistoryReader", now: float) -> float:
-    since = (now // 60 - _RATE_MINUTES + 1) * 60
-    totals = history.totals(since, now)
-    return round(sum(totals[result].images for result in _WORKED if result in totals) / max(1.0, now - since), 2)
-
-
-def _failures(history: "HistoryReader") -> dict[str, int]:
-    reasons: Counter[str] = Counter()
-    after = None
-    while page := history.failures(after=after, limit=_PAGE):
-        reasons.update(event.reason for event in page)
-        after = page[-1].root, page[-1].path
-    return dict(reasons.most_common())
-
-
-# For people
-
-_SAID = {
-    "ok": "webpd runs {detail} and is well",
-    "degraded": "webpd runs {detail} and is DEGRADED",
-    "stopped": "webpd does not run ({detail})",
-    "silent": "webpd does not answer ({detail})",
-    "unknown": "whether webpd runs is not known ({detail})",
-}
 _NAMED = {"hour": "last hour", "day": "last day", "all": "in all"}
 
 
 def text(told: Mapping[str, Any]) -> str:
     """Return it as lines for people."""
-    lines = [_SAID[told["service"]].format(detail=told["detail"])]
-    if told["queue"] is None:
-        lines[0] += f"; as it was {ago(time.time() - datetime.fromisoformat(told['as_of']).timestamp())}:"
-    lines += told["notes"]
+    return "\n".join(_lines(told))
+
+
+def _lines(told: Mapping[str, Any]) -> Iterator[str]:
+    from webpd.cli.report import RATE_MINUTES, SAID
+
+    first = SAID[told["service"]].format(detail=told["detail"])
+    if told["version"] is None:
+        first += f"; as it was {ago(time.time() - datetime.fromisoformat(told['as_of']).timestamp())}:"
+    yield first
+    yield from told["notes"]
     if told["totals"] is not None:
-        lines += _table(told["totals"])
-        lines.append(f"rate      {told['rate']:,.1f} images/s over the last {_RATE_MINUTES} minutes")
+        yield from _table(told["totals"], _NAMED)
+        now, hour, day = (told["rate"][of] for of in ("now", "hour", "day"))
+        rates = f"{now:,.2f} images/s over {RATE_MINUTES} minutes, {hour:,.2f} over an hour, {day:,.2f} over a day"
+        yield f"rate      {rates}"
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in told["failures"].items())
-        lines.append(f"failures  {f'{reasons}: `webpd failures` lists them' if reasons else 'none'}")
+        yield f"failures  {f'{reasons}: `webpd failures` lists them' if reasons else 'none'}"
     if told["queue"] is not None:
-        lines.append("queue     " + ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in told["queue"].items()))
+        yield f"queue     {_depths(told['queue'])}"
+    if told["role"] not in {None, "all"}:
+        yield f"role      {told['role']}"
+    for key, name in (("redis", "Redis"), ("queue_redis", "Redis of the queue")):
+        if told[key] is not None and told[key]["configured"]:
+            yield _link_line(name, told[key])
     for root in told["roots"]:
-        lines += _root_lines(root)
-    return "\n".join(lines)
+        yield from _root_lines(root)
+    yield from _host_lines(told)
 
 
-def _table(totals: Mapping[str, Mapping[str, float]]) -> list[str]:
-    lines = [
-        f"{'':<10}{'converted':>10}{'kept':>8}{'skipped':>8}{'failed':>7}{'originals':>10}{'WebP':>10}{'saved':>10}"
-    ]
-    for period, name in _NAMED.items():
+def _table(totals: Mapping[str, Mapping[str, float]], named: Mapping[str, str]) -> Iterator[str]:
+    yield f"{'':<10}{'converted':>10}{'kept':>8}{'skipped':>8}{'failed':>7}{'originals':>10}{'WebP':>10}{'saved':>10}"
+    for period, name in named.items():
         total = totals[period]
         counts = f"{total['converted']:>10,}{total['kept_original']:>8,}{total['skipped']:>8,}{total['failed']:>7,}"
         sizes = "".join(f"{decimal(int(total[key])):>10}" for key in ("source_bytes", "webp_bytes", "saved_bytes"))
-        lines.append(f"{name:<10}{counts}{sizes}{total['saved_percent']:>4.0f} %")
-    return lines
+        yield f"{name:<10}{counts}{sizes}{total['saved_percent']:>4.0f} %"
 
 
-def _root_lines(root: Mapping[str, Any]) -> list[str]:
-    how = (
-        [] if root["mount"] is None else [f"mount {root['mount']}" + (f": {root['detail']}" if root["detail"] else "")]
-    )
-    how += [] if root["watch"] is None else [f"watched by {root['watch']}"]
-    directories = f"{root['directories']:,} directories, {root['unsettled']:,} unsettled"
-    return [
-        f"{root['root']} ({', '.join([root['kind'] or 'not mounted yet', *how])})",
-        f"          {root['images']:,} images in {directories}; {root['orphans']:,} orphans",
-    ]
+def _depths(queue: Mapping[str, int]) -> str:
+    return ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in queue.items())
+
+
+def _link_line(name: str, link: Mapping[str, Any]) -> str:
+    how = "is up" if link["up"] else "is DOWN"
+    why = f": {link['detail']}" if link["detail"] else ""
+    return f"{name} {how} since {link['since']}{why}"
+
+
+def _root_lines(root: Mapping[str, Any]) -> Iterator[str]:
+    how = [root["kind"] or "not mounted yet"]
+    if root["mount"] is not None:
+        how.append(f"mount {root['mount']}" + (f": {root['detail']}" if root["detail"] else ""))
+    if root["watch"] is not None:
+        how.append(f"watched by {root['watch']}")
+    yield f"{root['root']} ({', '.join(how)})"
+    if (counted := root["counted"]) is not None:
+        images = f"{counted['images']:,} images in {counted['directories']:,} directories"
+        known = ", ".join(f"{counted[key]:,} {name}" for key, name in _COUNTED.items())
+        yield f"          {images}, as counted at {counted['at']}"
+        yield f"          of them {known}; {counted['orphans']:,} orphans"
+        if root["unsettled"]:
+            yield f"          unsettled now: {root['unsettled']:,} directories"
+    elif root["images"] is not None:
+        directories = f"{root['directories']:,} directories, {root['unsettled']:,} unsettled"
+        yield f"          {root['images']:,} images in {directories}, so far: the first walk has not ended"
+
+
+_COUNTED = {"kept_original": "kept", "skipped": "skipped", "failed": "failed"}
+
+
+def _host_lines(told: Mapping[str, Any]) -> Iterator[str]:
+    for host in told["hosts"] or ():
+        waits = _depths({**host["queue"], "in_flight": host["in_flight"]})
+        yield f"host {host['name']} (role {host['role']}, process {host['pid']}), {host['rate']:,.1f} images/s; {waits}"
+        yield from (f"          {root}: mount {mount}" for root, mount in host["roots"].items())
+    if told["all_hosts"] is not None:
+        yield from _table(told["all_hosts"], {"all": "all hosts"})
 
 
 def _watch(settings: "Settings", *, as_json: bool) -> None:
     from rich.live import Live
     from rich.text import Text
+
+    from webpd.cli.report import look
 
     interrupt_on_sigterm()
     try:

@@ -8,7 +8,7 @@ from collections import Counter
 import typer
 
 from webpd.cli.options import Config, Exclude, Json, Paths, Workers, interrupt_on_sigterm, settings_from
-from webpd.summary import printable
+from webpd.printable import printable
 from webpd.tree.verifier import Finding, Problem
 
 _PROBLEMS_LISTED = 1000

@@ -11,9 +11,9 @@ import sqlite3
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from webpd.errors import UnfitError
 
@@ -59,22 +59,32 @@ _log = logging.getLogger(__name__)
 class Schema:
     """What a database holds.
 
-    ``tables`` are the statements that make it, in its ``version`` (from 1 up). ``opened`` is called in a transaction
-    each time the database was opened. ``doubt`` is the statement to run when a batch was lost and writing works again.
+    ``tables`` are the statements that make it, in its ``version`` (from 1 up). ``upgrades`` are those that make of a
+    database of that version one of the next. ``opened`` is called in a transaction each time the database was opened.
+    ``doubt`` is the statement to run when a batch was lost and writing works again.
     """
 
     version: int
     tables: tuple[str, ...]
+    upgrades: Mapping[int, tuple[str, ...]]
     opened: Callable[[sqlite3.Connection], None]
     doubt: str
+
+
+class Source(Protocol):
+    """A database that can be asked."""
+
+    def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what ``work`` returns; it must not write."""
 
 
 class Database:
     """The database at ``path``, whose folder belongs to one process at a time. Thread-safe.
 
-    Writes go into an open transaction, where reads see them; it is committed when it is a second old. A damaged
-    database, and one of another version, is set aside as ``path.damaged-TIME`` and begun anew, and the call that met
-    the damage is answered from the new one. A batch that can't be written is dropped.
+    Writes go into an open transaction, where reads see them; it is committed when it is a second old. A database of an
+    older version is upgraded where the schema says how. A damaged one, and one of any other version, is set aside as
+    ``path.damaged-TIME`` and begun anew, and the call that met the damage is answered from the new one. A batch that
+    can't be written is dropped.
 
     Raises ``UnfitError`` where the folder is used by another process or can't hold a database.
     """
@@ -175,7 +185,11 @@ class Database:
         self._connection.execute("COMMIT")
         self._began = None
         self._losing = False
-        _log.warning("%s: can be written again; the whole tree is looked at again", self._path)
+        _log.warning(
+            "%s: can be written again; the whole tree is looked at again, and what was done meanwhile is missing from "
+            "the history",
+            self._path,
+        )
 
     def _fail(self, error: Exception) -> bool:
         """Drop the batch or begin anew, as the error demands; return whether the database is a new one."""
@@ -191,8 +205,8 @@ class Database:
         if not self._losing:
             self._losing = True
             _log.warning(
-                "%s: can't be written (%s): the service goes on, and what it learns until there is room and permission "
-                "to write is forgotten",
+                "%s: can't be written (%s): the service goes on, and what it learns and does until there is room and "
+                "permission to write is forgotten",
                 self._path,
                 error,
             )
@@ -230,15 +244,11 @@ class Database:
         """Open the database, make its tables where it is empty, and prove that it can be written."""
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            (entries,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if version != self._schema.version and (version or entries):
-                raise sqlite3.DatabaseError(f"schema version {version}, not {self._schema.version}")  # noqa: TRY301 - close
+            statements = self._statements(connection)
             connection.executescript(_PRAGMAS)
             connection.execute("BEGIN IMMEDIATE")
-            if not entries:
-                for statement in self._schema.tables:
-                    connection.execute(statement)
+            for statement in statements:
+                connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {self._schema.version}")
             self._schema.opened(connection)
             connection.execute("COMMIT")
@@ -246,6 +256,21 @@ class Database:
             connection.close()
             raise
         return connection
+
+    def _statements(self, connection: sqlite3.Connection) -> list[str]:
+        """Return what makes the database one of the schema."""
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (entries,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if not version and not entries:
+            return list(self._schema.tables)
+        statements: list[str] = []
+        reached = version
+        while reached in self._schema.upgrades:
+            statements += self._schema.upgrades[reached]
+            reached += 1
+        if reached != self._schema.version:
+            raise sqlite3.DatabaseError(f"schema version {version}, not {self._schema.version}")
+        return statements
 
     def _set_aside(self, error: Exception) -> None:
         """Rename the files of the database, in place of any that were set aside before."""
@@ -258,7 +283,8 @@ class Database:
             with contextlib.suppress(FileNotFoundError):
                 os.rename(self._path + suffix, aside + suffix)
         _log.warning(
-            "%s: damaged or of another version (%s): set aside as %s and begun anew; the whole tree is looked at again",
+            "%s: damaged or of another version (%s): set aside as %s and begun anew: the history is lost, and the "
+            "whole tree is looked at again",
             self._path,
             error,
             aside,
@@ -295,7 +321,7 @@ class ReadOnly:
             if isinstance(error, OSError) or _is_obstacle(error):
                 cure = "run this as the user of the service, or as root"
             else:
-                cure = "it is damaged; restart the service, which begins it anew"
+                cure = "it is damaged; restart the service, which begins it anew, and the history with it"
             what = error.strerror if isinstance(error, OSError) else error
             raise UnfitError(f"{self._path}: can't be read ({what}): {cure}") from error
         raise UnfitError(

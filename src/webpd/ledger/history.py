@@ -74,6 +74,9 @@ class HistoryReader(Protocol):
         They come in the order of the bytes of root and path; ``after`` is where the page before ended.
         """
 
+    def reasons(self) -> Mapping[str, int]:
+        """Return how many images failed, by reason."""
+
     def totals(self, since: float, until: float) -> Mapping[Result, Total]:
         """Return the sums over all minutes that began from ``since`` on and before ``until`` (Unix time, seconds).
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from webpd.model import Result, Sidecar
+from webpd.model import Known, Result
 
 
 class Directory(NamedTuple):
@@ -33,23 +33,6 @@ class Directory(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What is known of one file, for as long as all but ``result``, ``reason`` and ``detail`` stays as it is.
-
-    ``size`` is in bytes, ``mtime_ns`` in nanoseconds; ``sidecar`` is what the stats said of the file beside it;
-    ``fingerprint`` stands for the settings and the program's version.
-    """
-
-    size: int
-    mtime_ns: int
-    sidecar: Sidecar
-    fingerprint: bytes
-    result: Result
-    reason: str = ""
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Totals:
     """Sums over the directories of a root."""
 
@@ -59,12 +42,47 @@ class Totals:
     orphans: int
 
 
-class Ledger(Protocol):
-    """Thread-safe and synchronous: never called on the event loop. Written in batches; a crash may lose the last one.
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """The last walk over a whole root, and the numbers of the root as they were when it ended.
+
+    ``ended`` is when that was, ``full`` when the last walk ended that listed every directory (Unix time, seconds; None:
+    there was none yet). ``kept``, ``skipped`` and ``failed`` count the files that were known to have come to that.
+    """
+
+    ended: float
+    full: float | None
+    totals: Totals
+    kept: int
+    skipped: int
+    failed: int
+
+
+class LedgerReader(Protocol):
+    """What may be asked while another process writes. Thread-safe and synchronous: never called on the event loop.
 
     Roots are absolute paths, directories relative to them ("" is the root), names those of files. None of them need be
     UTF-8: they come and go as ``os.fsdecode`` makes them.
     """
+
+    def roots(self) -> list[str]:
+        """Return the roots that anything was ever remembered of, in the order of their bytes."""
+
+    def totals(self, root: str) -> Totals:
+        """Return the sums over the root."""
+
+    def results(self, root: str) -> Mapping[tuple[Result, str], int]:
+        """Return how many files are known, by result and reason."""
+
+    def passed(self, root: str) -> Pass | None:
+        """Return the last walk over the whole root."""
+
+    def kind(self, root: str) -> str | None:
+        """Return the file system type that the root was last seen on."""
+
+
+class Ledger(LedgerReader, Protocol):
+    """Written in batches; a crash may lose the last one."""
 
     def directories(self, root: str, after: str | None, limit: int) -> list[Directory]:
         """Return up to ``limit`` directories whose path sorts after ``after`` (None: from the first), in order.
@@ -91,16 +109,16 @@ class Ledger(Protocol):
         """
 
     def forget(self, root: str, path: str) -> None:
-        """Forget the directory, all below it, and what is known of the files in them; doubt the one that holds it."""
+        """Forget the directory, all below it, and what is known of the files in them; doubt the one that holds it.
+
+        With the root itself ("") its last walk is forgotten as well.
+        """
 
     def orphaned(self, root: str, before: float, limit: int) -> list[Directory]:
         """Return directories whose orphans were first seen before that moment (monotonic seconds), oldest first."""
 
     def emptied(self, root: str, limit: int) -> list[Directory]:
         """Return directories with ``pruned`` set, the last path first, so that a folder comes after what is in it."""
-
-    def totals(self, root: str) -> Totals:
-        """Return the sums over the root."""
 
     def known(self, root: str, directory: str) -> Mapping[str, Known]:
         """Return what is known of the files of the directory, by name."""
@@ -114,11 +132,11 @@ class Ledger(Protocol):
     def outdate(self, root: str, fingerprint: bytes) -> None:
         """Doubt the directories of all files that are known under another fingerprint, but an empty one."""
 
-    def results(self, root: str) -> Mapping[tuple[Result, str], int]:
-        """Return how many files are known, by result and reason."""
+    def note_pass(self, root: str, at: float, *, full: bool) -> None:
+        """Remember that a walk over the whole root ended then (Unix time, seconds), and the numbers as they are now.
 
-    def kind(self, root: str) -> str | None:
-        """Return the file system type that the root was last seen on."""
+        ``full`` tells that it listed every directory.
+        """
 
     def note_kind(self, root: str, kind: str) -> None:
         """Remember the file system type that the root is on."""

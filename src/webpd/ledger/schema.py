@@ -6,6 +6,21 @@ import time
 
 from webpd.ledger.database import Schema
 
+# Since version 3.
+_PASS_TABLE = """\
+CREATE TABLE pass (
+    root INTEGER PRIMARY KEY,
+    ended REAL NOT NULL,
+    full_ended REAL,
+    directories INTEGER NOT NULL,
+    unsettled INTEGER NOT NULL,
+    images INTEGER NOT NULL,
+    orphans INTEGER NOT NULL,
+    kept INTEGER NOT NULL,
+    skipped INTEGER NOT NULL,
+    failed INTEGER NOT NULL
+)"""  # noqa: S105 - no secret
+
 # What the ledger's totals() and results() answer is kept up to date by triggers: counting 600,000 rows would take too
 # long. Statements end at empty lines.
 _TABLES = """\
@@ -148,10 +163,12 @@ def _forget_clock(connection: sqlite3.Connection) -> None:
         connection.execute("INSERT INTO boot VALUES (?)", (boot,))
 
 
-# Raise the version with any change above.
+# Raise the version with any change above, and say how a database of the version before becomes one of this: the history
+# in it can't be had again.
 SCHEMA = Schema(
-    version=2,
-    tables=tuple(_TABLES.split("\n\n")),
+    version=3,
+    tables=(*_TABLES.split("\n\n"), _PASS_TABLE),
+    upgrades={2: (_PASS_TABLE,)},
     opened=_forget_clock,
     doubt="UPDATE directory SET mtime_ns = NULL WHERE mtime_ns IS NOT NULL",
 )

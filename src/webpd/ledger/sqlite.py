@@ -5,11 +5,11 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Mapping
 
-from webpd.ledger.database import Database
-from webpd.ledger.port import Directory, Known, Totals
+from webpd.ledger.database import Database, ReadOnly, Source
+from webpd.ledger.port import Directory, Pass, Totals
 from webpd.ledger.schema import SCHEMA, add_root, delete_tree, from_blob, root_id, storable, to_blob
 from webpd.ledger.sqlite_history import SqliteHistory
-from webpd.model import Result, Sidecar
+from webpd.model import Known, Result, Sidecar
 
 _COLUMNS = "path, mtime_ns, sure, looked, images, orphans, orphaned, pruned"
 
@@ -26,6 +26,17 @@ ON CONFLICT DO UPDATE SET size = excluded.size, mtime_ns = excluded.mtime_ns, si
     fingerprint = excluded.fingerprint, result = excluded.result, reason = excluded.reason, detail = excluded.detail
 """
 
+_NOTE_PASS = """
+INSERT INTO pass SELECT id, ?, ?, directories, unsettled, images, orphans,
+    (SELECT coalesce(sum(files), 0) FROM tally WHERE root = id AND result = 'kept_original'),
+    (SELECT coalesce(sum(files), 0) FROM tally WHERE root = id AND result = 'skipped'),
+    (SELECT coalesce(sum(files), 0) FROM tally WHERE root = id AND result = 'failed')
+FROM root WHERE id = ?
+ON CONFLICT DO UPDATE SET ended = excluded.ended, full_ended = coalesce(excluded.full_ended, full_ended),
+    directories = excluded.directories, unsettled = excluded.unsettled, images = excluded.images,
+    orphans = excluded.orphans, kept = excluded.kept, skipped = excluded.skipped, failed = excluded.failed
+"""  # noqa: S105 - no secret
+
 # What os.fsdecode and Directory(…) come to in the end. A poll cycle makes one of each directory, and this takes half as
 # long.
 _ENCODING = sys.getfilesystemencoding()
@@ -33,7 +44,61 @@ _decode = bytes.decode
 _new: Callable[[type[Directory], tuple[object, ...]], Directory] = tuple.__new__
 
 
-class SqliteLedger:
+class SqliteLedgerReader:
+    """What may be asked of the ledger in a SQLite file. Implements ``LedgerReader``."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def roots(self) -> list[str]:
+        def work(connection: sqlite3.Connection) -> list[str]:
+            return [os.fsdecode(path) for (path,) in connection.execute("SELECT path FROM root ORDER BY path")]
+
+        return self._source.read(work)
+
+    def totals(self, root: str) -> Totals:
+        select = "SELECT directories, unsettled, images, orphans FROM root WHERE path = ?"
+
+        def work(connection: sqlite3.Connection) -> Totals:
+            row = connection.execute(select, (os.fsencode(root),)).fetchone()
+            return Totals(*map(int, row or (0, 0, 0, 0)))
+
+        return self._source.read(work)
+
+    def results(self, root: str) -> Mapping[tuple[Result, str], int]:
+        select = "SELECT result, reason, files FROM tally WHERE root = ? AND files > 0"
+
+        def work(connection: sqlite3.Connection) -> Mapping[tuple[Result, str], int]:
+            rows = connection.execute(select, (root_id(connection, root),))
+            return {(Result(result), reason): files for result, reason, files in rows}
+
+        return self._source.read(work)
+
+    def passed(self, root: str) -> Pass | None:
+        select = """SELECT ended, full_ended, directories, unsettled, images, orphans, kept, skipped, failed FROM pass
+            WHERE root = ?"""
+
+        def work(connection: sqlite3.Connection) -> Pass | None:
+            row = connection.execute(select, (root_id(connection, root),)).fetchone()
+            if row is None:
+                return None
+            ended, full, *counts = row
+            numbers = [int(count) for count in counts]
+            return Pass(float(ended), None if full is None else float(full), Totals(*numbers[:4]), *numbers[4:])
+
+        return self._source.read(work)
+
+    def kind(self, root: str) -> str | None:
+        select = "SELECT kind FROM root WHERE path = ?"
+
+        def work(connection: sqlite3.Connection) -> str | None:
+            row = connection.execute(select, (os.fsencode(root),)).fetchone()
+            return os.fsdecode(row[0]) if row and row[0] is not None else None
+
+        return self._source.read(work)
+
+
+class SqliteLedger(SqliteLedgerReader):
     """The ledger in the SQLite file at ``path``, an absolute path; the only one of its folder. Implements ``Ledger``.
 
     Losing the file, or a part of it, costs only looking again (and the history), so that damage never raises (see
@@ -42,6 +107,7 @@ class SqliteLedger:
 
     def __init__(self, path: str) -> None:
         self._database = Database(path, SCHEMA)
+        super().__init__(self._database)
         self.history = SqliteHistory(self._database)
         """The history in the same file; usable until the ledger is closed."""
 
@@ -88,6 +154,8 @@ class SqliteLedger:
             delete_tree(connection, "known", "directory", key, name)
             if name:
                 _doubt(connection, key, [os.path.dirname(name)])
+            else:
+                connection.execute("DELETE FROM pass WHERE root = ?", (key,))
 
         self._database.write(work)
 
@@ -97,11 +165,6 @@ class SqliteLedger:
 
     def emptied(self, root: str, limit: int) -> list[Directory]:
         return self._select("pruned = 1 ORDER BY path DESC LIMIT ?", root, limit, index="emptied")
-
-    def totals(self, root: str) -> Totals:
-        select = "SELECT directories, unsettled, images, orphans FROM root WHERE path = ?"
-        row = self._database.read(lambda connection: connection.execute(select, (os.fsencode(root),)).fetchone())
-        return Totals(*(row or (0, 0, 0, 0)))
 
     def known(self, root: str, directory: str) -> Mapping[str, Known]:
         select = """SELECT name, size, mtime_ns, sidecar, fingerprint, result, reason, detail FROM known
@@ -156,19 +219,10 @@ class SqliteLedger:
         doubt = f"UPDATE directory SET mtime_ns = NULL WHERE root = ?1 AND path IN ({others})"  # noqa: S608 - ours
         self._database.write(lambda connection: connection.execute(doubt, (root_id(connection, root), fingerprint)))
 
-    def results(self, root: str) -> Mapping[tuple[Result, str], int]:
-        select = "SELECT result, reason, files FROM tally WHERE root = ? AND files > 0"
-
-        def work(connection: sqlite3.Connection) -> Mapping[tuple[Result, str], int]:
-            rows = connection.execute(select, (root_id(connection, root),))
-            return {(Result(result), reason): files for result, reason, files in rows}
-
-        return self._database.read(work)
-
-    def kind(self, root: str) -> str | None:
-        select = "SELECT kind FROM root WHERE path = ?"
-        row = self._database.read(lambda connection: connection.execute(select, (os.fsencode(root),)).fetchone())
-        return os.fsdecode(row[0]) if row and row[0] is not None else None
+    def note_pass(self, root: str, at: float, *, full: bool) -> None:
+        self._database.write(
+            lambda connection: connection.execute(_NOTE_PASS, (at, at if full else None, add_root(connection, root)))
+        )
 
     def note_kind(self, root: str, kind: str) -> None:
         update = "UPDATE root SET kind = ? WHERE id = ?"
@@ -210,6 +264,15 @@ class SqliteLedger:
             ]
 
         return self._database.read(work)
+
+
+def read_ledger(path: str) -> SqliteLedgerReader:
+    """Return what may be asked of the ledger's file while a service writes it, and while none runs.
+
+    Every question raises ``UnfitError`` where there is no such file, or where it is damaged, of another version or not
+    for us to read.
+    """
+    return SqliteLedgerReader(ReadOnly(path, SCHEMA.version))
 
 
 def _doubt(connection: sqlite3.Connection, key: int | None, names: list[bytes]) -> None:

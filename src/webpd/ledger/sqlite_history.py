@@ -3,15 +3,13 @@
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from webpd.ledger.database import Database, ReadOnly
+from webpd.ledger.database import Database, ReadOnly, Source
 from webpd.ledger.history import KEPT, MOST_IMAGES, SECONDS, Event, Step, Total, spans, sums
 from webpd.ledger.schema import SCHEMA, add_root, delete_tree, from_blob, root_id, storable, to_blob
 from webpd.model import Result
-
-T = TypeVar("T")
 
 # Old entries go once so many events were noted, and so many of them at a time: counting two million images takes about
 # as long as noting some thousand.
@@ -38,14 +36,10 @@ ON CONFLICT DO UPDATE SET images = images + excluded.images, source_bytes = sour
 """
 
 
-class _Source(Protocol):
-    def read(self, work: Callable[[sqlite3.Connection], T]) -> T: ...
-
-
 class SqliteHistoryReader:
     """The history in a SQLite file. Implements ``HistoryReader``."""
 
-    def __init__(self, source: _Source) -> None:
+    def __init__(self, source: Source) -> None:
         self._source = source
 
     def image(self, root: str, path: str) -> Event | None:
@@ -72,6 +66,10 @@ class SqliteHistoryReader:
             return found
 
         return self._source.read(work)
+
+    def reasons(self) -> Mapping[str, int]:
+        select = "SELECT reason, count(*) FROM image INDEXED BY failed WHERE result = 'failed' GROUP BY reason"
+        return self._source.read(lambda connection: {reason: int(n) for reason, n in connection.execute(select)})
 
     def totals(self, since: float, until: float) -> Mapping[Result, Total]:
         times = [value for span in spans(since, until) for value in span]

@@ -3,6 +3,7 @@
 import os
 from asyncio import TimerHandle
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from webpd.model import Job
@@ -72,16 +73,15 @@ class LaneBacklog:
         entry.ready = False
         self.ready -= 1
 
-    def pop(self) -> Entry:
-        """Remove and return the first ready entry of the directory whose turn it is. Raises KeyError if none is."""
-        name, directory = self._directories.popitem(last=False)
-        _, entry = directory.popitem(last=False)
-        if directory:
-            self._directories[name] = directory
-        entry.ready = False
-        self.ready -= 1
-        del self._entries[entry.job.path]
-        return entry
+    def peek(self) -> Entry:
+        """Return the first ready entry of the directory whose turn it is. Raises StopIteration if none is."""
+        return next(iter(next(iter(self._directories.values())).values()))
+
+    def take(self, entry: Entry) -> None:
+        """Remove the entry that ``peek`` returned; its directory has had its turn."""
+        self.remove(entry)
+        if entry.directory in self._directories:
+            self._directories.move_to_end(entry.directory)
 
 
 class Backlog:
@@ -94,7 +94,7 @@ class Backlog:
     def __init__(self) -> None:
         self.lanes = {lane: LaneBacklog() for lane in Lane}
         self._entries: dict[str, Entry] = {}
-        self._popped = 0
+        self._turns = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -119,14 +119,20 @@ class Backlog:
         if ready:
             self.lanes[lane].make_ready(entry)
 
-    def pop(self) -> Entry | None:
-        """Remove and return the entry whose turn it is, or None if none is ready."""
-        favoured = _TURNS.get(self._popped % _ROUND + 1)
-        if favoured is None or not self.lanes[favoured].ready:
-            favoured = next((lane for lane in Lane if self.lanes[lane].ready), None)
-        if favoured is None:
-            return None
-        self._popped += 1
-        entry = self.lanes[favoured].pop()
+    def candidates(self) -> Iterator[Entry]:
+        """Yield the entry whose turn it is; if that must wait for the rate limit, an urgent one may still pass it."""
+        lane = _TURNS.get(self._turns % _ROUND + 1)
+        if lane is None or not self.lanes[lane].ready:
+            lane = next((lane for lane in Lane if self.lanes[lane].ready), None)
+        if lane is None:
+            return
+        yield self.lanes[lane].peek()
+        if lane is not Lane.URGENT and self.lanes[Lane.URGENT].ready:
+            yield self.lanes[Lane.URGENT].peek()
+
+    def take(self, entry: Entry) -> None:
+        """Remove one of the ``candidates``. Whoever was passed by an urgent one keeps the turn."""
+        if entry is next(self.candidates()):
+            self._turns += 1
+        self.lanes[entry.lane].take(entry)
         del self._entries[entry.job.path]
-        return entry

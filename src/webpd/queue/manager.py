@@ -1,16 +1,13 @@
 """The queue of one host: in memory, on one event loop. What it forgets when the process ends, polling finds again."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from webpd.model import Job
+from webpd.model import Ending, Job
 from webpd.queue.backlog import Backlog, Entry
-from webpd.queue.port import Lane, QueueState, Ticket
-
-if TYPE_CHECKING:
-    from webpd.queue.rate import RateLimit  # the library behind it takes 0.1 s to import, and most need no limit
+from webpd.queue.port import Lane, Limit, QueueState, Ticket
 
 _FIRST_DELAY = 1.0
 _LONGEST_DELAY = 600.0
@@ -28,11 +25,10 @@ class QueueManager:
         roots: Sequence[str],
         *,
         capacity: int = 10_000,
-        limit: "RateLimit | None" = None,
+        limit: Limit | None = None,
         chance: random.Random | None = None,
     ) -> None:
-        self._roots = {root: _RootQueue(capacity) for root in roots}
-        self._limit = limit
+        self._roots = {root: _RootQueue(capacity, limit) for root in roots}
         self._chance = chance or random.Random()  # noqa: S311 - spreads retries; nothing is secret
 
     async def offer(self, jobs: Sequence[Job], lane: Lane, delay: float = 0.0) -> int:
@@ -46,9 +42,17 @@ class QueueManager:
         return len(jobs)
 
     async def take(self, root: str) -> Ticket:
-        return await self._roots[root].take(self._limit)
+        return await self._roots[root].take()
 
-    async def done(self, ticket: Ticket) -> None:
+    def take_now(self, root: str) -> Ticket | None:
+        """Take the next job of the root, if there is one that is due and the rate limit lets it pass."""
+        return self._roots[root].take_now()
+
+    async def ready(self, root: str) -> None:
+        """Wait until ``take_now`` may find something; who else takes of the root may find it first."""
+        await self._roots[root].wait()
+
+    async def done(self, ticket: Ticket, ending: Ending | None = None) -> None:  # noqa: ARG002 - who offered it is here
         self._roots[ticket.job.root].done(ticket)
 
     async def again(self, ticket: Ticket, job: Job, delay: float | None = None) -> None:
@@ -77,12 +81,17 @@ class QueueManager:
 class _RootQueue:
     """What waits for one root, what is in hands, and who waits for either."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, limit: Limit | None) -> None:
         self.backlog = Backlog()
         self.in_flight: dict[str, Ticket] = {}
         self._capacity = capacity
+        self._limit = limit
         self._takers = asyncio.Lock()
-        self._ready = asyncio.Event()
+        # Not set: ``take_now`` found nothing, and nothing has changed since. From ``_retry_at`` on (a reading of the
+        # loop's clock) the rate limit may let pass what it refused then.
+        self._changed = asyncio.Event()
+        self._changed.set()
+        self._retry_at: float | None = None
 
     def offer(self, job: Job, lane: Lane, due: float) -> bool:
         """Take the job in, and tell whether there was room for it."""
@@ -99,27 +108,39 @@ class _RootQueue:
         changed = not _same_file(entry.job, job)
         entry.job = job
         if lane < entry.lane:
-            self.backlog.move(entry, lane, _now())
+            self._move(entry, lane)
         if changed:
             entry.tries, entry.due = 0, due
             self._schedule(entry)
         return True
 
-    async def take(self, limit: "RateLimit | None") -> Ticket:
-        # Takers stand in line, so that one entry wakes one of them. The entry is chosen last of all: whoever is
-        # cancelled holds nothing yet, and what comes while the rate limit is waited for can still go first.
+    async def take(self) -> Ticket:
+        # Takers stand in line, so that one entry wakes one of them. Nothing is awaited between choosing and having:
+        # whoever is cancelled holds nothing yet, and what comes while the rate limit is waited for can still go first.
         async with self._takers:
-            while True:
-                while not self.backlog.ready:
-                    self._ready.clear()
-                    await self._ready.wait()
-                if limit is not None:
-                    await limit.admit()
-                if (entry := self.backlog.pop()) is not None:
-                    break
-        ticket = Ticket(entry.job, entry.lane, entry.tries)
-        self.in_flight[entry.job.path] = ticket
+            while (ticket := self.take_now()) is None:
+                await self.wait()
         return ticket
+
+    def take_now(self) -> Ticket | None:
+        waits = []
+        for entry in self.backlog.candidates():
+            wait = self._limit.admit(entry.lane, entry.job.size) if self._limit else 0.0
+            if not wait:
+                self.backlog.take(entry)
+                self._changed.set()
+                ticket = self.in_flight[entry.job.path] = Ticket(entry.job, entry.lane, entry.tries)
+                return ticket
+            waits.append(wait)
+        self._changed.clear()
+        self._retry_at = _now() + min(waits) if waits else None
+        return None
+
+    async def wait(self) -> None:
+        """Wait until ``take_now`` may find something."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(self._retry_at):
+                await self._changed.wait()
 
     def done(self, ticket: Ticket) -> None:
         path = ticket.job.path
@@ -136,11 +157,15 @@ class _RootQueue:
         if entry is None:
             self._add(Entry(job, ticket.lane, tries, due, _now()))
         elif ticket.lane < entry.lane:
-            self.backlog.move(entry, ticket.lane, _now())
+            self._move(entry, ticket.lane)
 
     def _add(self, entry: Entry) -> None:
         self.backlog.add(entry)
         self._schedule(entry)
+
+    def _move(self, entry: Entry, lane: Lane) -> None:
+        self.backlog.move(entry, lane, _now())
+        self._changed.set()
 
     def _schedule(self, entry: Entry) -> None:
         """Make the entry ready when it is due, or leave that to ``done`` while its path is in flight."""
@@ -150,16 +175,16 @@ class _RootQueue:
         if entry.job.path in self.in_flight:
             return
         if entry.due <= _now():
-            if not entry.ready:
-                self._ripen(entry)
+            self._ripen(entry)
             return
         self.backlog.lanes[entry.lane].unready(entry)
         entry.timer = asyncio.get_running_loop().call_at(entry.due, self._ripen, entry)
 
     def _ripen(self, entry: Entry) -> None:
         entry.timer = None
-        self.backlog.lanes[entry.lane].make_ready(entry)
-        self._ready.set()
+        if not entry.ready:
+            self.backlog.lanes[entry.lane].make_ready(entry)
+        self._changed.set()
 
 
 def _same_file(one: Job, other: Job) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
-from webpd.model import Job
+from webpd.model import Ending, Job
 
 
 class Lane(IntEnum):
@@ -50,8 +50,8 @@ class QueueState:
         return not self.in_flight and not any(self.depth.values())
 
 
-class Queue(Protocol):
-    """One entry a path, in lanes that each root has its own of, bounded. All methods belong to one event loop."""
+class Inlet(Protocol):
+    """Where work is offered that was found."""
 
     async def offer(self, jobs: Sequence[Job], lane: Lane, delay: float = 0.0) -> int:
         """Take in the jobs, all of one root, in order, until the lane is full; return how many were taken in.
@@ -62,14 +62,21 @@ class Queue(Protocol):
         comes again after ``done``, unless the job offered is the very one in flight.
         """
 
+    def state(self) -> QueueState:
+        """Return how things stand, at once."""
+
+
+class Outlet(Protocol):
+    """Where work is taken to be done."""
+
     async def take(self, root: str) -> Ticket:
         """Wait for the next job of the root that is due, and for the rate limit. Directories take turns.
 
         Nothing is lost when the wait is cancelled.
         """
 
-    async def done(self, ticket: Ticket) -> None:
-        """The job has come to an end, good or bad."""
+    async def done(self, ticket: Ticket, ending: Ending | None = None) -> None:
+        """The job has come to an end, good or bad: ``ending`` is for who offered it, where that is another host."""
 
     async def again(self, ticket: Ticket, job: Job, delay: float | None = None) -> None:
         """The job must be done again, as ``job``: after ``delay`` seconds, or after a delay that grows with ``tries``.
@@ -79,3 +86,14 @@ class Queue(Protocol):
 
     def state(self) -> QueueState:
         """Return how things stand, at once."""
+
+
+class Queue(Inlet, Outlet, Protocol):
+    """One entry a path, in lanes that each root has its own of, bounded. All methods belong to one event loop."""
+
+
+class Limit(Protocol):
+    """How much may be taken in a time. Belongs to one event loop; asks nobody while it is called."""
+
+    def admit(self, lane: Lane, size: int) -> float:
+        """Count an image of so many bytes and return 0.0; or count nothing, and return the seconds until it may do."""

@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from webpd.errors import WebpdError
-from webpd.ledger.port import Directory, Known, Ledger
-from webpd.model import Failure, Job, Outcome, Result, Sidecar, Skip
+from webpd.ledger.port import Directory, Ledger
+from webpd.model import Failure, Job, Known, Outcome, Result, Sidecar, Skip
 from webpd.queue.port import Lane
 from webpd.reconcile.backoff import Backoff
 from webpd.reconcile.patience import Patience
@@ -34,7 +34,8 @@ _LARGE = 1000
 # Instead of the mtime of a directory that does not answer: none has this one, a nanosecond before 1970.
 _NO_ANSWER = -1
 _LOOK_COST = 2e-5
-_SHARE, _SHARE_WHILE_FULL = 0.02, 0.2
+SHARE, _SHARE_WHILE_FULL = 0.02, 0.2
+"""Of one core, how much polling may take, and looks at large directories that had no room in the queue."""
 # Bounds on what is kept in memory: orphans, images just finished, troubles told.
 _MOST_ORPHANS, _MOST_FINISHED, _MOST_TOLD = 100_000, 20_000, 1_000
 
@@ -51,7 +52,8 @@ class Reconciler:
 
     ``offer`` hands jobs to a lane and returns how many were taken in; ``halted`` tells that the mount is sick or the
     service is stopping, and nothing is to be concluded. ``fingerprint`` stands for the settings and the version.
-    ``ask`` asks the mount how it is, and halts if it is sick; ``apart`` are folders that are roots of their own.
+    ``ask`` asks the mount how it is, and halts if it is sick; ``gone`` is told of images (by their path below the
+    root) that are not as they were when they failed; ``apart`` are folders that are roots of their own.
     """
 
     def __init__(  # noqa: PLR0913 - one for each neighbour
@@ -64,6 +66,7 @@ class Reconciler:
         fingerprint: bytes,
         *,
         ask: Callable[[], object] = lambda: None,
+        gone: Callable[[str], object] = lambda _: None,
         apart: Sequence[str] = (),
         watcher: Watcher | None = None,
     ) -> None:
@@ -82,6 +85,7 @@ class Reconciler:
         self._patience = patience
         self._fingerprint = fingerprint
         self._ask = ask
+        self._gone = gone
         self._apart = apart
         self._watcher = watcher
         self._begun = False
@@ -239,7 +243,7 @@ class Reconciler:
         age = now - looked
         waits = self._backoff.waits(directory.path)
         # Where there was no room for all, there may be some by now.
-        share = _SHARE if waits or directory.mtime_ns is not None else _SHARE_WHILE_FULL
+        share = SHARE if waits or directory.mtime_ns is not None else _SHARE_WHILE_FULL
         if directory.images > _LARGE and age < directory.images * _LOOK_COST / share:
             return False
         if waits and self._backoff.holds(directory.path, mtime, now, age):
@@ -312,6 +316,9 @@ class Reconciler:
         )
         if visit.whole and (outdated := list(visit.outdated(sure=sure))):
             self._ledger.unlearn(self.root, path, outdated)
+            for name in outdated:
+                if known[name].result is Result.FAILED:
+                    self._gone(os.path.join(path, name))
         return visit.offered, list(found), visit.whole
 
     def _take(self, look: Look, visit: Visit, lane: Lane) -> None:

@@ -4,8 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from webpd.ledger.port import Known
-from webpd.model import Failure, Job, Result, Sidecar, Skip
+from webpd.model import Failure, Job, Known, Result, Sidecar, Skip
 
 # What a file comes to that is cut short, or was filled with zeros before its bytes come.
 _UNFINISHED = frozenset({str(Failure.DAMAGED), str(Skip.NOT_AN_IMAGE)})

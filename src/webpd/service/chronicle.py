@@ -1,12 +1,11 @@
-"""What the workers of one root did, written into the history in batches."""
+"""What came of the images of one root, written into the histories in batches."""
 
 import os
-import socket
 import threading
-import time
+from collections.abc import Sequence
 
 from webpd.ledger.history import Event, History
-from webpd.model import Job, Outcome
+from webpd.model import Ending, Job
 
 _BATCH = 50
 """Events noted together: one at a time costs twice as much or more."""
@@ -18,16 +17,16 @@ class Chronicle:
     ``fingerprint`` stands for the settings and the program's version.
     """
 
-    def __init__(self, history: History, root: str, fingerprint: bytes) -> None:
-        self._history = history
+    def __init__(self, histories: Sequence[History], root: str, fingerprint: bytes) -> None:
+        self._histories = histories
         self._root = root
         self._fingerprint = fingerprint
-        self._host = socket.gethostname()
         self._lock = threading.Lock()
         self._events: list[Event] = []
 
-    def note(self, job: Job, outcome: Outcome) -> None:
+    def note(self, job: Job, ending: Ending) -> None:
         """Note what came of the job."""
+        outcome = ending.outcome
         picture = outcome.picture
         event = Event(
             root=self._root,
@@ -43,8 +42,8 @@ class Chronicle:
             webp_bytes=outcome.webp_bytes,
             seconds=outcome.seconds,
             fingerprint=self._fingerprint,
-            at=time.time(),
-            host=self._host,
+            at=ending.at,
+            host=ending.host,
         )
         with self._lock:
             self._events.append(event)
@@ -55,11 +54,13 @@ class Chronicle:
     def forget(self, path: str) -> None:
         """Forget an image that is gone, or a folder and all in it; the path is relative to the root."""
         self.flush()
-        self._history.forget(self._root, path)
+        for history in self._histories:
+            history.forget(self._root, path)
 
     def flush(self) -> None:
         """Note what has not been noted yet."""
         with self._lock:
             events, self._events = self._events, []
         if events:
-            self._history.note(events)
+            for history in self._histories:
+                history.note(events)

@@ -7,8 +7,8 @@ import structlog
 
 from webpd.errors import WebpdError
 from webpd.ledger.port import Ledger
+from webpd.printable import printable
 from webpd.reconcile.reconciler import Reconciler
-from webpd.summary import printable
 from webpd.telemetry.metrics import Metrics
 from webpd.watch.watcher import FileWatcher
 

@@ -28,12 +28,12 @@ class Place:
     waits: bool = False
 
 
-def find(paths: Sequence[str], ledger: Ledger) -> list[Place]:
+def find(paths: Sequence[str], ledger: Ledger | None) -> list[Place]:
     """Return the roots: the folders named, and each mount below one of them.
 
     A root whose mount does not answer is one all the same: it is waited for. So is one that was on a network mount when
-    it was last seen, and holds none of its folders now. Raises ``UsageError`` (nested, not a folder), ``UnfitError``
-    (not there).
+    it was last seen, as the ledger has it, and holds none of its folders now. Raises ``UsageError`` (nested, not a
+    folder), ``UnfitError`` (not there).
     """
     if "" in paths:
         raise UsageError("PATH: an empty path: is a variable unset?")
@@ -51,8 +51,8 @@ def find(paths: Sequence[str], ledger: Ledger) -> list[Place]:
     return places
 
 
-def _find(path: str, ledger: Ledger) -> list[Place]:
-    before = _remembered(ledger, path)
+def _find(path: str, ledger: Ledger | None) -> list[Place]:
+    before = _remembered(ledger, path) if ledger else None
     if not os.path.exists(path):
         if before and not before.local and before.kind != mount_at(path).kind:
             return [_waiting(path, before)]  # the root is a folder on the mount, and went with it
@@ -60,7 +60,7 @@ def _find(path: str, ledger: Ledger) -> list[Place]:
     if not os.path.isdir(path):
         raise UsageError(f"{path}: not a folder: `webpd convert` takes single images")
     mount = mount_of(path)
-    if before and not before.local and before.kind != mount.kind and not _is_the_tree(path, ledger):
+    if ledger and before and not before.local and before.kind != mount.kind and not _is_the_tree(path, ledger):
         return [_waiting(path, before)]
     real = os.path.realpath(path)
     inner = [one for one in mounts_below(path) if _is_folder(one)]

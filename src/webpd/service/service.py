@@ -2,36 +2,36 @@
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
 from webpd import __version__
 from webpd.convert.frames import Limits
 from webpd.convert.pool import CodecPool
-from webpd.convert.result import REVISION
-from webpd.errors import WebpdError
-from webpd.ledger.port import Ledger
+from webpd.errors import UsageError, WebpdError
+from webpd.ledger import failures
 from webpd.ledger.sqlite import SqliteLedger
-from webpd.queue.manager import QueueManager
+from webpd.model import Ending, Job
 from webpd.queue.port import Lane
-from webpd.service.keeper import Keeper, Shared
+from webpd.redis.presence import Presence
+from webpd.service.commons import Commons
+from webpd.service.keeper import Keeper
 from webpd.service.notify import notify, watchdog_interval
 from webpd.service.places import Place, find, remember
-from webpd.settings import Settings, available_cores, database_of
+from webpd.service.queues import Queues
+from webpd.service.shared import Finding, Shared, Working, fingerprint, host_name
+from webpd.settings import Settings, available_cores, database_of, state_dir
 from webpd.telemetry import log
 from webpd.telemetry.metrics import Metrics
-from webpd.tree.sidecar import fingerprint_of
-from webpd.web.app import health_app, metrics_app
-from webpd.web.server import listen, serving
-
-if TYPE_CHECKING:
-    from webpd.queue.rate import RateLimit
+from webpd.web.app import control_app, health_app, metrics_app
+from webpd.web.client import SOCKET
+from webpd.web.server import listen, serving, serving_unix
 
 _log = structlog.get_logger(__name__)
 
@@ -46,6 +46,8 @@ def run(settings: Settings, paths: Sequence[str] | None, load: Callable[[], Sett
 
     ``load`` returns the settings as they are now; ``once`` ends it after one pass. Raises ``WebpdError``.
     """
+    if once and settings.role != "all":
+        raise UsageError(f"--once: a pass of one host alone is of the role all, not {settings.role}")
     metrics = Metrics()
     following: Settings | None = settings
     left = False
@@ -87,66 +89,128 @@ class Service:
         self._metrics = metrics
         self._reload = reload
         self._once = once
+        self._started = time.time()
         self._keepers: list[Keeper] = []
-        self._queue: QueueManager | None = None
-        self._pool: CodecPool | None = None
-        self._codecs_ready = False
+        self._queues: Queues | None = None
+        self._commons = Commons(settings)
+        self._codecs_ready = settings.role == "watch"
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._next: Settings | None = None
         self._ending = False
-        self._ledger: Ledger | None = None
-        self._reloading: asyncio.Task[None] | None = None
+        self._ledger: SqliteLedger | None = None
+        self._errands: set[asyncio.Task[None]] = set()
         self.stuck = False
         """Whether threads were left behind in a hung mount, that would keep the process from ending by itself."""
 
     async def run(self) -> Settings | None:
         """Run until told to stop; return the settings to go on with, None to end. Raises ``WebpdError``."""
         self._heed_signals()
-        ledger = await asyncio.to_thread(SqliteLedger, database_of(self._settings))
-        self._ledger = ledger
+        if self._settings.role != "work":
+            self._ledger = await asyncio.to_thread(SqliteLedger, database_of(self._settings))
         try:
-            places = await asyncio.to_thread(find, self._paths, ledger)
-            await asyncio.to_thread(remember, ledger, places)
+            places = await asyncio.to_thread(find, self._paths, self._ledger)
+            if self._ledger:
+                await asyncio.to_thread(remember, self._ledger, places)
             for place in places:
                 if place.waits:
                     _log.warning("mount is not there: waiting for it", root=place.path, kind=place.mount.kind)
                 elif place.path not in map(os.path.abspath, self._paths):
                     _log.info("a mount below a root is a root of its own", root=place.path, kind=place.mount.kind)
+            self._queues = Queues(
+                self._settings, [place.path for place in places], self._commons.limit, self._concluded
+            )
             async with self._served():
-                await self._live(ledger, places)
+                await self._live(places, self._queues)
         finally:
-            await asyncio.to_thread(ledger.close)
+            await self._commons.close()
+            if self._ledger:
+                await asyncio.to_thread(self._ledger.close)
         return self._next
+
+    # What it answers
 
     @property
     def ready(self) -> bool:
-        """Whether every root is well and watched, and the codec processes have started."""
-        return self._codecs_ready and all(keeper.ready for keeper in self._keepers)
+        """Whether every root is well and watched, the codec processes have started, and others can be reached."""
+        reached = self._queues is not None and self._queues.reached
+        return self._codecs_ready and reached and all(keeper.ready for keeper in self._keepers)
 
     def health(self) -> Mapping[str, Any]:
         """Return how things stand, ready for JSON."""
-        assert self._queue is not None  # noqa: S101 - asked only while it runs
-        state = self._queue.state()
+        assert self._queues is not None  # noqa: S101 - asked only while it runs
+        state = self._queues.state()
         queue = {lane.name.lower(): state.depth[lane] for lane in Lane}
         return {
             "status": "ok" if self.ready else "degraded",
             "version": __version__,
+            "host": host_name(self._settings),
+            "role": self._settings.role,
             "roots": [keeper.state() for keeper in self._keepers],
             "queue": {**queue, "delayed": state.delayed, "in_flight": state.in_flight},
             "oldest": {lane.name.lower(): round(state.oldest[lane], 1) for lane in Lane},
             "outcomes": self._metrics.outcomes,
             "pruned": self._metrics.pruned,
+            "redis": self._commons.health(),
+            "queue_redis": self._queues.health(),
         }
 
     def exposition(self) -> bytes:
         """Return the numbers in Prometheus' text format."""
-        if self._queue is not None:
-            state = self._queue.state()
+        if self._queues is not None:
+            state = self._queues.state()
             for lane in Lane:
                 self._metrics.depth.labels(lane.name.lower()).set(state.depth[lane])
             self._metrics.in_flight.set(state.in_flight)
+            for server, link in (("cache", self._commons.link), ("queue", self._queues.link)):
+                if link is not None:
+                    self._metrics.tell_redis(server, up=link.up, errors=link.errors)
         return self._metrics.exposition()
+
+    async def retry(self, paths: Sequence[str]) -> int:
+        """Try failed images at and below these absolute paths again (none: all); return how many they are."""
+        ledger = self._ledger
+        assert ledger is not None  # noqa: S101 - asked only by a socket in the state folder
+        pollers = {keeper.root: keeper.poller for keeper in self._keepers if keeper.poller}
+        for poller in pollers.values():
+            await asyncio.to_thread(poller.flush)
+        found = await asyncio.to_thread(failures.retry, ledger, ledger.history, paths)
+        for root, poller in pollers.items():
+            if directories := [directory for where, directory in found if where == root]:
+                self._send(asyncio.to_thread(poller.look_at, directories))
+        return sum(found.values())
+
+    def _presence(self) -> Presence:
+        state = self._queues.state() if self._queues else None
+        return Presence(
+            host=host_name(self._settings),
+            pid=os.getpid(),
+            role=self._settings.role,
+            version=__version__,
+            fingerprint=fingerprint(self._settings).hex(),
+            started=self._started,
+            queue={lane.name.lower(): state.depth[lane] if state else 0 for lane in Lane},
+            in_flight=state.in_flight if state else 0,
+            images_per_second=self._metrics.pace(),
+            roots={keeper.label: keeper.health for keeper in self._keepers},
+        )
+
+    @contextlib.asynccontextmanager
+    async def _served(self) -> Any:
+        async with contextlib.AsyncExitStack() as servers:
+            if self._ledger:
+                path = os.path.join(state_dir(self._settings), SOCKET)
+                await servers.enter_async_context(serving_unix(control_app(self), path))
+            for variable, address, app in (
+                ("WEBPD_HEALTH_ADDRESS", self._settings.health_address, health_app(self)),
+                ("WEBPD_METRICS_ADDRESS", self._settings.metrics_address, metrics_app(self.exposition)),
+            ):
+                if address is not None and not self._once:  # beside a service that runs, its addresses are taken
+                    host, port = await servers.enter_async_context(serving(app, *address, variable))
+                    _log.info("listening", variable=variable, address=f"{host}:{port}")
+            yield
+
+    # What it is told
 
     def _heed_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -164,13 +228,18 @@ class Service:
 
     def _told_to_reload(self) -> None:
         if not self._ending:
-            self._reloading = asyncio.create_task(self._reload_if_fit())
+            self._send(self._reload_if_fit())
+
+    def _send(self, errand: Any) -> None:
+        task = asyncio.ensure_future(errand)
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
 
     async def _reload_if_fit(self) -> None:
         """Go on with the settings as they are now, if a service can begin with them; else with the old ones."""
         try:
-            settings = self._reload()
-            if self._ledger is not None and settings.roots != self._settings.roots:
+            settings = await asyncio.to_thread(self._reload)
+            if settings.roots != self._settings.roots:
                 await asyncio.to_thread(find, settings.roots, self._ledger)
             for variable, address, old in (
                 ("WEBPD_HEALTH_ADDRESS", settings.health_address, self._settings.health_address),
@@ -187,64 +256,70 @@ class Service:
             self._next = settings
             self._stop.set()
 
-    @contextlib.asynccontextmanager
-    async def _served(self) -> Any:
-        if self._once:  # beside a service that runs, its addresses are taken
-            yield
-            return
-        async with contextlib.AsyncExitStack() as servers:
-            for variable, address, app in (
-                ("WEBPD_HEALTH_ADDRESS", self._settings.health_address, health_app(self)),
-                ("WEBPD_METRICS_ADDRESS", self._settings.metrics_address, metrics_app(self.exposition)),
-            ):
-                if address is not None:
-                    host, port = await servers.enter_async_context(serving(app, *address, variable))
-                    _log.info("listening", variable=variable, address=f"{host}:{port}")
-            yield
+    def _concluded(self, ended: Sequence[tuple[Job, Ending]], *, mine: bool) -> None:
+        recorders = {keeper.root: keeper.poller.recorder for keeper in self._keepers if keeper.poller}
+        for job, ending in ended:
+            if recorder := recorders.get(job.root):
+                recorder.record(job, ending, noted=not mine)
 
-    async def _live(self, ledger: SqliteLedger, places: Sequence[Place]) -> None:
+    # From start to stop
+
+    async def _live(self, places: Sequence[Place], queues: Queues) -> None:
         settings = self._settings
         workers = settings.workers or available_cores()
-        limits = Limits(settings.max_pixels, settings.worker_memory, settings.job_timeout)
-        self._queue = QueueManager([place.path for place in places], limit=_rate_limit(settings))
-        self._pool = pool = CodecPool(settings.encoding, limits, workers)
-        aside = [asyncio.create_task(self._beat()), asyncio.create_task(self._look_for_mounts(ledger, places))]
+        finding = working = pool = None
+        if queues.inlet and self._ledger:
+            histories = [self._ledger.history, *self._commons.histories]
+            finding = Finding(queues.inlet, self._ledger, histories)
+        if queues.outlet:
+            limits = Limits(settings.max_pixels, settings.worker_memory, settings.job_timeout)
+            pool = CodecPool(settings.encoding, limits, workers)
+            working = Working(queues.outlet, pool)
+        shared = Shared(settings, self._metrics, finding, working)
+        aside = [asyncio.create_task(self._beat()), asyncio.create_task(self._look_for_mounts(places))]
+        carrier = asyncio.ensure_future(queues.run())
         try:
-            shared = Shared(settings, fingerprint(settings), pool, self._queue, ledger, ledger.history, self._metrics)
             for place in places:
                 auto = _THREADS_PER_WORKER * workers
                 threads = settings.io_threads or (auto if place.mount.local else max(auto, place.mount.useful_threads))
-                shared = Shared(
-                    settings, fingerprint(settings), pool, self._queue, ledger, ledger.history, self._metrics
-                )
                 self._keepers.append(Keeper(place, shared, threads, once=self._once))
+            self._commons.start(self._presence)
             for keeper in self._keepers:
                 keeper.start()
-            await asyncio.to_thread(pool.ready)
+            if pool:
+                await asyncio.to_thread(pool.ready)
             self._codecs_ready = True
             notify("READY=1")
-            _log.info("running", version=__version__, roots=[keeper.root for keeper in self._keepers], workers=workers)
-            await self._until_told()
+            roots = [place.path for place in places]
+            told = {"workers": workers} if pool else {}
+            _log.info("running", version=__version__, role=settings.role, roots=roots, **told)
+            await self._until_told(carrier)
         finally:
             for task in aside:
                 task.cancel()
             await self._wind_down(pool)
+            carrier.cancel()
+            await asyncio.gather(carrier, return_exceptions=True)
 
-    async def _until_told(self) -> None:
-        ends: list[asyncio.Task[Any]] = [asyncio.create_task(self._stop.wait())]
+    async def _until_told(self, carrier: asyncio.Future[None]) -> None:
+        ends: list[asyncio.Future[Any]] = [asyncio.create_task(self._stop.wait()), carrier]
         if self._once:
             ends.append(asyncio.create_task(self._all_passed()))
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for end in ends:
-                end.cancel()
+                if end is not carrier:
+                    end.cancel()
+        if carrier.done():
+            carrier.result()
 
     async def _all_passed(self) -> None:
         for keeper in self._keepers:
-            await keeper.passed.wait()
+            if keeper.poller:
+                await keeper.poller.passed.wait()
 
-    async def _wind_down(self, pool: CodecPool) -> None:
+    async def _wind_down(self, pool: CodecPool | None) -> None:
         """Take no more, finish what is in flight while there is time, give the rest back to the tree."""
         if self._next is None:
             notify("STOPPING=1")
@@ -253,7 +328,8 @@ class Service:
         ends: set[asyncio.Future[Any]] = {stops, hurry}
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
-        await asyncio.to_thread(pool.close)
+        if pool:
+            await asyncio.to_thread(pool.close)
         closed = await asyncio.gather(*(keeper.close(_LAST_WAIT) for keeper in self._keepers))
         with contextlib.suppress(asyncio.CancelledError):
             await stops
@@ -263,14 +339,14 @@ class Service:
         if self.stuck:
             _log.warning("some threads hang in a mount that does not answer, and are left there")
 
-    async def _look_for_mounts(self, ledger: Ledger, places: Sequence[Place]) -> None:
+    async def _look_for_mounts(self, places: Sequence[Place]) -> None:
         """Begin anew when something is mounted inside a root, or a local root turns out to be on another mount."""
         while True:
             await asyncio.sleep(_MOUNTS_INTERVAL)
             if not all(keeper.answers for keeper in self._keepers):
                 continue
             with contextlib.suppress(WebpdError, OSError):
-                now = {place.path: place.mount for place in await asyncio.to_thread(find, self._paths, ledger)}
+                now = {place.path: place.mount for place in await asyncio.to_thread(find, self._paths, self._ledger)}
                 before = {place.path: place.mount for place in places}
                 moved = [
                     path for path, mount in before.items() if mount.local and now.get(path, mount).point != mount.point
@@ -286,19 +362,3 @@ class Service:
         while interval:
             notify("WATCHDOG=1")
             await asyncio.sleep(interval)
-
-
-def _rate_limit(settings: Settings) -> "RateLimit | None":
-    if settings.rate_limit is None:
-        return None
-    from webpd.queue.rate import RateLimit, parse  # noqa: PLC0415 - takes 0.1 s to import, and most need none
-
-    item = parse(settings.rate_limit)
-    return RateLimit(item) if item else None
-
-
-def fingerprint(settings: Settings) -> bytes:
-    """Return 8 bytes that stand for the version, and for every setting that decides what becomes of an image."""
-    limits = (settings.max_pixels, int(settings.max_source), int(settings.worker_memory), settings.job_timeout)
-    text = f"{__version__} {fingerprint_of(settings.encoding, REVISION).hex()} {limits}"
-    return hashlib.blake2b(text.encode(), digest_size=8).digest()

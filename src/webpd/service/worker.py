@@ -2,18 +2,17 @@
 
 import os
 import stat
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import structlog
 
 from webpd.convert.pool import PoolClosedError
 from webpd.errors import WebpdError
-from webpd.ledger.port import Known, Ledger
-from webpd.model import Failure, Job, Outcome, Result, Sidecar, Skip
+from webpd.model import Ending, Failure, Job, Known, Outcome, Result, Sidecar, Skip
 from webpd.pipeline import Pipeline, UnsettledError
 from webpd.reconcile.patience import Patience
-from webpd.service.chronicle import Chronicle
 from webpd.service.doubts import Doubts
 from webpd.telemetry.metrics import Metrics
 from webpd.tree import naming
@@ -30,12 +29,13 @@ OVERSIZE_WAIT = 15.0
 class Verdict:
     """What is to be done with the ticket: nothing more, or ``again`` as this job after ``delay`` (None: growing).
 
-    ``failure`` says what was in the way, where something was.
+    ``failure`` says what was in the way, where something was; ``ending`` what came of the image, where it was not gone.
     """
 
     again: Job | None = None
     delay: float | None = None
     failure: str = ""
+    ending: Ending | None = field(default=None, compare=False)
 
 
 DONE = Verdict()
@@ -44,32 +44,28 @@ DONE = Verdict()
 class Worker:
     """Works on the images of one root, in any thread.
 
-    ``blame`` asks whether the mount is at fault for an error, and halts the root if so; ``finished`` is told of each
-    image that has come to an end.
+    ``blame`` asks whether the mount is at fault for an error, and halts the root if so; ``concluded`` is told of each
+    image that has come to an end. ``host`` is the name of this one.
     """
 
-    def __init__(  # noqa: PLR0913 - one for each neighbour
+    def __init__(
         self,
-        root: str,
         pipeline: Pipeline,
-        ledger: Ledger,
         patience: Patience,
         fingerprint: bytes,
+        host: str,
         metrics: Metrics,
-        chronicle: Chronicle,
         *,
         blame: Callable[[OSError], Health | None],
-        finished: Callable[[Job], None],
+        concluded: Callable[[Job, Ending], None],
     ) -> None:
-        self._root = root
         self._pipeline = pipeline
-        self._ledger = ledger
         self._patience = patience
         self._fingerprint = fingerprint
+        self._host = host
         self._metrics = metrics
-        self._chronicle = chronicle
         self._blame = blame
-        self._finished = finished
+        self._concluded = concluded
         self._doubts = Doubts()
 
     def work(self, job: Job) -> Verdict:
@@ -99,8 +95,10 @@ class Worker:
             self._doubts.add(job)
             return Verdict(job, self._patience.sure)
         self._doubts.drop(job)
-        self._conclude(job, outcome)
-        return DONE
+        ending = Ending(outcome, self._known(job, outcome), self._host, time.time())
+        self._concluded(job, ending)
+        self._tell(outcome)
+        return Verdict(ending=ending)
 
     def _look_again(self, job: Job) -> Verdict:
         try:
@@ -129,15 +127,9 @@ class Worker:
         """Tell whether the damage may be that of a mount's cache, which shows the beginning of a file for a while."""
         return outcome.reason is Failure.DAMAGED and self._doubts.age(job) < self._patience.cache
 
-    def _conclude(self, job: Job, outcome: Outcome) -> None:
-        if outcome.reason is not Skip.CHANGED:
-            directory, name = os.path.split(job.path)
-            path = os.path.relpath(directory, self._root)
-            self._learn("" if path == "." else path, name, job, outcome)
+    def _tell(self, outcome: Outcome) -> None:
         self._metrics.count(outcome)
-        self._chronicle.note(job, outcome)
-        told = {"path": job.path, "seconds": round(outcome.seconds, 3)}
-        self._finished(job)
+        told = {"path": outcome.path, "seconds": round(outcome.seconds, 3)}
         if outcome.result is Result.CONVERTED:
             _log.info("converted", **told, source_bytes=outcome.source_bytes, webp_bytes=outcome.webp_bytes)
         elif outcome.result is Result.FAILED:
@@ -146,15 +138,16 @@ class Worker:
             reason = str(outcome.reason or "no_gain" if not outcome.detail else outcome.reason or "unsuited")
             _log.info(str(outcome.result), **told, reason=reason, detail=outcome.detail)
 
-    def _learn(self, path: str, name: str, job: Job, outcome: Outcome) -> None:
-        """Keep what the tree itself does not show."""
+    def _known(self, job: Job, outcome: Outcome) -> Known | None:
+        """Return what the tree itself does not show."""
         state, result, reason = job.sidecar, outcome.result, str(outcome.reason or "")
+        if outcome.reason is Skip.CHANGED:
+            return None
         if result in (Result.CONVERTED, Result.FRESH):
             if self._patience.local:
-                return
+                return None
             # On a network mount the source may have been read from a cache: see whether it stays what it seemed.
             state, result = Sidecar.FRESH, Result.CONVERTED
         elif state is not Sidecar.ABSENT and not os.path.lexists(naming.sidecar_of(job.path)):
             state = Sidecar.ABSENT  # withdrawn
-        known = Known(job.size, job.mtime_ns, state, self._fingerprint, result, reason, outcome.detail)
-        self._ledger.learn(self._root, path, {name: known})
+        return Known(job.size, job.mtime_ns, state, self._fingerprint, result, reason, outcome.detail)

@@ -5,12 +5,13 @@ import sys
 
 import structlog
 
+from webpd.printable import printable
+
 
 def _escaped(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Make every text one that any terminal or JSON reader takes: what is not UTF-8 comes backslash-escaped."""
     for key, value in event.items():
         if isinstance(value, str):
-            event[key] = value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+            event[key] = printable(value)
     return event
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
@@ -34,9 +35,15 @@ class Metrics:
         self.depth = Gauge("webpd_queue_depth", "Jobs that wait, by lane.", ["lane"], registry=registry)
         self.in_flight = Gauge("webpd_queue_in_flight", "Jobs being worked on.", registry=registry)
         self.mount = Gauge("webpd_mount_well", "1 where the root's mount is well.", ["root"], registry=registry)
+        self.redis_up = Gauge("webpd_redis_up", "1 where the Redis server answers.", ["server"], registry=registry)
+        self.redis_errors = Counter(
+            "webpd_redis_errors", "Calls to the Redis server that failed.", ["server"], registry=registry
+        )
         self.pruned = self.source_bytes = self.webp_bytes = 0
         self._lock = threading.Lock()
         self._totals = dict.fromkeys(Result, 0)
+        self._asked = (time.monotonic(), 0)
+        self._redis_errors: dict[str, int] = {}
         for result in Result:
             self.images.labels(result)
 
@@ -65,6 +72,20 @@ class Metrics:
         with self._lock:
             self.pruned += 1
         self._pruned.inc()
+
+    def tell_redis(self, server: str, *, up: bool, errors: int) -> None:
+        """Tell how a Redis server is; ``errors`` counts since the process's life began."""
+        self.redis_up.labels(server).set(up)
+        with self._lock:
+            told, self._redis_errors[server] = self._redis_errors.get(server, 0), errors
+        self.redis_errors.labels(server).inc(max(0, errors - told))
+
+    def pace(self) -> float:
+        """Return how many images a second came to an end since this was last asked."""
+        now, done = time.monotonic(), sum(self._totals.values())
+        with self._lock:
+            (then, before), self._asked = self._asked, (now, done)
+        return round((done - before) / max(now - then, 0.001), 2)
 
     @property
     def outcomes(self) -> dict[Result, int]:

@@ -1,6 +1,11 @@
-"""Health on one address, metrics on another. Nothing here waits for a file system, a codec or a lock."""
+"""Health on one address, metrics on another, orders by a socket that only our own user may open.
 
-from collections.abc import Callable, Mapping
+Nothing here waits for a file system, a codec or a lock.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -8,6 +13,9 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+
+_LONGEST_ORDER = 1 << 20
+"""Bytes: some thousand paths."""
 
 
 class Subject(Protocol):
@@ -21,6 +29,13 @@ class Subject(Protocol):
         """How things stand, ready for JSON. ``status`` is ``ok`` or ``degraded``."""
 
 
+class Controlled(Subject, Protocol):
+    """What takes orders."""
+
+    async def retry(self, paths: Sequence[str]) -> int:
+        """Try failed images at and below these absolute paths again (none: all); return how many they are."""
+
+
 def health_app(subject: Subject) -> Starlette:
     """Return what answers for the service's health."""
 
@@ -30,11 +45,29 @@ def health_app(subject: Subject) -> Starlette:
     async def readyz(_: Request) -> Response:
         return PlainTextResponse("ready\n") if subject.ready else PlainTextResponse("not ready\n", 503)
 
-    async def health(_: Request) -> Response:
-        body = subject.health()
-        return JSONResponse(body, 200 if body["status"] == "ok" else 503)
+    return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), _health_of(subject)])
 
-    return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/health", health)])
+
+def control_app(subject: Controlled) -> Starlette:
+    """Return what answers the commands.
+
+    ``POST /retry`` takes ``{"paths": [absolute paths]}`` as JSON: bytes that are not UTF-8 are written as Python's
+    ``os.fsdecode`` has them, ``\\udc80`` to ``\\udcff``. It answers ``{"retried": n}``.
+    """
+
+    async def retry(request: Request) -> Response:
+        body = b""
+        async for part in request.stream():
+            body += part
+            if len(body) > _LONGEST_ORDER:
+                return JSONResponse({"error": f"more than {_LONGEST_ORDER} bytes: name folders, or fewer paths"}, 413)
+        try:
+            paths = _paths_in(body)
+        except (ValueError, RecursionError) as error:
+            return JSONResponse({"error": str(error)}, 400)
+        return JSONResponse({"retried": await subject.retry(paths)})
+
+    return Starlette(routes=[_health_of(subject), Route("/retry", retry, methods=["POST"])])
 
 
 def metrics_app(exposition: Callable[[], bytes]) -> Starlette:
@@ -44,3 +77,23 @@ def metrics_app(exposition: Callable[[], bytes]) -> Starlette:
         return Response(exposition(), media_type=CONTENT_TYPE_LATEST)
 
     return Starlette(routes=[Route("/metrics", metrics)])
+
+
+def _health_of(subject: Subject) -> Route:
+    async def health(_: Request) -> Response:
+        body = subject.health()
+        return JSONResponse(body, 200 if body["status"] == "ok" else 503)
+
+    return Route("/health", health)
+
+
+def _paths_in(body: bytes) -> list[str]:
+    """Return the paths of an order. Raises ``ValueError``, and says what is wrong with it."""
+    order = json.loads(body)
+    paths = order.get("paths") if isinstance(order, dict) else None
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        raise ValueError('not of the form {"paths": ["/folder", …]}')
+    for path in paths:
+        if not os.path.isabs(path) or b"\0" in os.fsencode(path):
+            raise ValueError(f"not an absolute path: {path!r}")
+    return paths

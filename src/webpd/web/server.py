@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 
@@ -9,6 +10,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from webpd.errors import UnfitError
+from webpd.web.client import reachable
 
 _BACKLOG = 128
 """Connections that the kernel keeps in line."""
@@ -35,17 +37,61 @@ def listen(host: str, port: int, variable: str) -> socket.socket:
     return listener
 
 
+def listen_unix(path: str) -> socket.socket:
+    """Return a Unix socket that listens at the path, for our own user alone, in place of whatever was left there.
+
+    Raises ``UnfitError`` where that is not to be had.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        with reachable(path) as short:
+            listener.bind(short)
+        os.chmod(path, 0o600)  # before it listens: until then nobody is let in
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise UnfitError(
+            f"{path}: can't listen there ({error.strerror}): make room and make its folder writable, or name another "
+            "folder on a local disk by WEBPD_STATE_DIR"
+        ) from error
+    return listener
+
+
 @contextlib.asynccontextmanager
 async def serving(app: Starlette, host: str, port: int, variable: str) -> AsyncIterator[tuple[str, int]]:
     """Serve the app while the body runs; yields the address. Raises ``UnfitError`` where it can't be had."""
     listener = listen(host, port, variable)
+    async with _serving(app, listener):
+        yield listener.getsockname()[:2]
+
+
+@contextlib.asynccontextmanager
+async def serving_unix(app: Starlette, path: str) -> AsyncIterator[None]:
+    """Serve the app at a Unix socket of that path while the body runs; it may be longer than what a socket takes.
+
+    Nobody else may listen there: what is there is removed, at the start and in the end. Raises ``UnfitError`` where it
+    can't be had.
+    """
+    listener = listen_unix(path)
+    try:
+        async with _serving(app, listener):
+            yield
+    finally:
+        with contextlib.suppress(OSError):  # the next start removes it
+            os.unlink(path)
+
+
+@contextlib.asynccontextmanager
+async def _serving(app: Starlette, listener: socket.socket) -> AsyncIterator[None]:
     config = uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=1
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
-        yield listener.getsockname()[:2]
+        yield
     finally:
         server.should_exit = True
         await task

@@ -1,0 +1,16 @@
+"""The queue for several hosts: ``WatchQueue`` where work is found, ``WorkQueue`` where it is done, Redis between them.
+
+Jobs wait in the ``QueueManager`` of the host that found them, with all that it knows of lanes, turns, delays and tries,
+until a host that works says that it has room. Then some leave as a batch, which docket delivers, and delivers again
+if that host dies. A batch that Redis forgets comes back to its owner, who offers it again.
+"""
+
+import importlib.util
+
+from webpd.errors import UsageError
+
+
+def require() -> None:
+    """Raise ``UsageError`` where what the modules of this package import is not installed."""
+    if importlib.util.find_spec("docket") is None:
+        raise UsageError("the roles watch and work need the extra cluster: install webpd[cluster]")

@@ -1,0 +1,22 @@
+"""The settings: every option, how its value is written, and where it comes from."""
+
+from webpd.settings.load import DEFAULT_FILE, PREFIX, Loaded, load, refuse_nested
+from webpd.settings.options import Settings, available_cores, database_of, shown, state_dir
+from webpd.settings.values import Address, Owner, Rate, RedisUrl
+
+__all__ = [
+    "DEFAULT_FILE",
+    "PREFIX",
+    "Address",
+    "Loaded",
+    "Owner",
+    "Rate",
+    "RedisUrl",
+    "Settings",
+    "available_cores",
+    "database_of",
+    "load",
+    "refuse_nested",
+    "shown",
+    "state_dir",
+]

@@ -1,0 +1,89 @@
+"""Where the value of each option comes from.
+
+A value is looked for in the flags, then in the environment (``WEBPD_`` and the option's name in capitals), then in a
+TOML file (``--config``, ``WEBPD_CONFIG``, else ``/etc/webpd.toml`` if it is there), then in the defaults.
+"""
+
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from webpd.errors import UsageError
+from webpd.settings.options import Settings
+from webpd.settings.values import RedisUrl
+
+PREFIX = "WEBPD_"
+DEFAULT_FILE = "/etc/webpd.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The settings, for each option the place that its value came from, and what was read but is no option."""
+
+    settings: Settings
+    origin: Mapping[str, str]
+    unknown: tuple[str, ...]
+
+
+def load(flags: Mapping[str, object], environ: Mapping[str, str], file: str | None = None) -> Loaded:
+    """Gather the options; ``flags`` holds only those that were given.
+
+    Raises ``UsageError``: a file named that can't be read or is not TOML, an option that does not exist, a value that
+    is not allowed, roots inside one another.
+    """
+    path = file or environ.get(PREFIX + "CONFIG") or None
+    values: dict[str, object] = {}
+    origin = dict.fromkeys(Settings.model_fields, "default")
+    for name, value in _read_file(path).items():
+        values[name], origin[name] = value, f"{path or DEFAULT_FILE}: {name}"
+    unknown = []
+    for variable, text in environ.items():
+        name = variable.removeprefix(PREFIX).lower()
+        if variable.startswith(PREFIX) and name in Settings.model_fields:
+            values[name], origin[name] = text, variable
+        elif variable.startswith(PREFIX) and name != "config":
+            unknown.append(variable)
+    for name, value in flags.items():
+        values[name], origin[name] = value, "--" + name.replace("_", "-")
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(_explain(error, values, origin)) from error
+    refuse_nested(settings.roots, origin["roots"], os.path.abspath)  # asks no mount: the service does that
+    return Loaded(settings, origin, tuple(sorted(unknown)))
+
+
+def refuse_nested(roots: tuple[str, ...], where: str, resolve: Callable[[str], str] = os.path.realpath) -> None:
+    """Raise ``UsageError`` when a root is named twice or lies inside another: its images would be done twice."""
+    real = sorted((resolve(root), root) for root in roots)
+    for place, (outer, named) in enumerate(real):
+        for inner, other in real[place + 1 :]:
+            if inner == outer or inner.startswith(os.path.join(outer, "")):
+                raise UsageError(f"{where}: {other} lies inside {named}: name only the outer one")
+
+
+def _read_file(path: str | None) -> dict[str, object]:
+    if path is None and not os.path.exists(DEFAULT_FILE):
+        return {}
+    path = path or DEFAULT_FILE
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise UsageError(f"{path}: the settings file can't be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid TOML: {error}") from error
+
+
+def _explain(error: ValidationError, values: Mapping[str, object], origin: Mapping[str, str]) -> str:
+    first = error.errors()[0]
+    name = str(first["loc"][0])
+    where = origin[name]
+    if first["type"] == "extra_forbidden":
+        return f"{where}: there is no such option; `webpd config` lists them"
+    extra = Settings.model_fields[name].json_schema_extra
+    assert isinstance(extra, dict)  # noqa: S101 - _option gives every field one
+    return f"{where}={RedisUrl(values[name]).public}: allowed is {extra['allowed']}"  # whatever it is: no password
