@@ -13,8 +13,8 @@
 - ``hung``: connections are taken in, and nothing is ever answered.
 
 All run once in every round, in turns forwards and backwards; ratios are taken within a round. The speed is that of the
-whole command, from its start to its end; the pace that from the first sidecar to the last. The processor time is that of
-the service's own process, without the codecs'. The server and its other clients run on the same cores.
+whole command, from its start to its end; the pace that from the first sidecar to the last. The processor time is that
+of the service's own process, without the codecs'. The server and its other clients run on the same cores.
 """
 
 import argparse
@@ -36,10 +36,10 @@ from pathlib import Path
 
 from bench.pictures import lay_out
 from matplotlib.figure import Figure
-from redis import Redis
-
 from tests.lab import free_port
 from tests.redis.server import RedisServer
+
+from redis import Redis
 
 OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "out")
 WEBPD = os.path.join(os.path.dirname(sys.executable), "webpd")
@@ -79,7 +79,7 @@ def repeatedly(seconds: float, work: Callable[[], object]) -> AbstractContextMan
 
 
 @contextlib.contextmanager
-def without(folder: Path) -> Iterator[str]:
+def without(_: Path) -> Iterator[str]:
     """No Redis."""
     yield "none"
 
@@ -146,13 +146,13 @@ def flushed(folder: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def dead(folder: Path) -> Iterator[str]:
+def dead(_: Path) -> Iterator[str]:
     """Nobody there."""
     yield f"redis://127.0.0.1:{free_port()}/0"
 
 
 @contextlib.contextmanager
-def hung(folder: Path) -> Iterator[str]:
+def hung(_: Path) -> Iterator[str]:
     """One whose kernel takes connections in, and nobody else does."""
     with socket.create_server(("127.0.0.1", 0), backlog=1000) as silent:
         yield f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
@@ -216,7 +216,7 @@ def table(rounds: list[dict[str, Run]], images: int) -> str:
     lines = [
         f"### {images} JPEG thumbnails",
         "",
-        "| Redis | images/s, median | ÷ without, each round | median | pace ÷ without, median | ms of a core an image |",
+        "| Redis | images/s, median | ÷ without, each round | median | pace ÷ without, median | ms of a core, each |",
         "|---|--:|---|--:|--:|--:|",
     ]
     for name in rounds[0]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.queue.clock import VirtualClock
 from tests.queue.contract import BACKFILL, FRESH, OTHER, ROOT, URGENT, Make, QueueContract, finish, job, jobs, take
 from webpd.queue.manager import QueueManager
-from webpd.queue.port import Lane, Queue
+from webpd.queue.port import Lane, Queue, Ticket
 
 pytestmark = pytest.mark.anyio
 
@@ -174,6 +174,39 @@ async def test_a_root_that_nobody_named_is_an_error() -> None:
     queue = QueueManager([ROOT])
     with pytest.raises(KeyError, match=OTHER):
         await queue.offer([job("a/0.jpg", root=OTHER)], FRESH)
+
+
+async def test_ready_waits_exactly_while_there_is_nothing_to_take() -> None:
+    queue = QueueManager([ROOT])
+    assert queue.take_now(ROOT) is None
+    waiter = asyncio.create_task(queue.ready(ROOT))
+    assert not (await asyncio.wait({waiter}, timeout=3600))[0]
+    await queue.offer(jobs("a", 2), FRESH)
+    await asyncio.wait_for(waiter, 0.001)
+    begun, tickets = now(), list[Ticket]()
+    for _ in range(2):
+        await queue.ready(ROOT)
+        tickets += filter(None, [queue.take_now(ROOT)])
+    assert [ticket.job for ticket in tickets] == jobs("a", 2)
+    assert now() == begun
+    assert queue.take_now(ROOT) is None
+    await queue.again(tickets[0], tickets[0].job, 60)
+    await queue.ready(ROOT)
+    assert now() - begun == pytest.approx(60)
+
+
+async def test_many_may_wait_for_the_queue_to_be_ready_and_none_is_forgotten() -> None:
+    queue = QueueManager([ROOT])
+
+    async def take_one() -> str:
+        while (ticket := queue.take_now(ROOT)) is None:
+            await queue.ready(ROOT)
+        return ticket.job.path
+
+    takers = [asyncio.create_task(take_one()) for _ in range(20)]
+    for number, one in enumerate(jobs("a", 20)):
+        await queue.offer([one], FRESH, number // 2)
+    assert sorted(await asyncio.gather(*takers)) == sorted(one.path for one in jobs("a", 20))
 
 
 def test_a_queue_without_a_limit_does_not_load_the_libraries_of_one() -> None:

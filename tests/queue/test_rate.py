@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -255,3 +256,30 @@ async def test_many_takers_that_wait_for_the_limit_ask_no_more_than_one_would(vi
     await asyncio.gather(*(queue.take(ROOT) for _ in range(20)))
     assert limit.times <= 3 * 20
     assert virtual.turns - turns < 20 * 10
+
+
+async def test_who_takes_without_waiting_is_told_when_the_limit_may_let_something_pass(virtual: VirtualClock) -> None:
+    queue = QueueManager([ROOT], limit=RateLimit(images(2, 60), None, 0))
+    await queue.offer(jobs("a", 4), FRESH)
+    begun, taken = now(), list[float]()
+    turns = virtual.turns
+    while len(taken) < 4:
+        await queue.ready(ROOT)
+        while queue.take_now(ROOT):
+            taken.append(now() - begun)
+    assert taken == pytest.approx([0, 0, 60, 60], abs=0.01)
+    assert virtual.turns - turns < 20
+    waiters = [asyncio.create_task(queue.ready(ROOT)) for _ in range(3)]
+    await queue.offer([job("a/visitor.jpg")], URGENT)
+    await asyncio.wait_for(asyncio.gather(*waiters), 1)
+
+
+async def test_a_smaller_version_of_an_image_need_not_wait_for_the_room_of_the_larger() -> None:
+    queue = QueueManager([ROOT], limit=RateLimit(None, source(4, 60), 0))
+    large, small = replace(job("a/1.jpg"), size=9000), replace(job("a/1.jpg"), size=900)
+    await queue.offer([job("a/0.jpg"), large], FRESH)
+    await queue.take(ROOT)
+    taker = asyncio.create_task(queue.take(ROOT))
+    assert not (await asyncio.wait({taker}, timeout=10))[0]
+    await queue.offer([small], FRESH)
+    assert (await asyncio.wait_for(taker, 3)).job == small

@@ -160,9 +160,10 @@ async def test_a_large_image_is_not_starved_by_small_ones_of_other_hosts_nor_the
 ) -> None:
     hosts = [await host(server.url, None, source(100)) for _ in range(3)]
     passed = [list[Passed]() for _ in hosts]
-    sizes = (KIB, size * KIB, size * KIB)
     tasks = [
-        asyncio.create_task(one.let_pass_until_stopped(*work)) for one, *work in zip(hosts, passed, sizes, strict=True)
+        asyncio.create_task(hosts[0].let_pass_until_stopped(passed[0])),
+        asyncio.create_task(hosts[1].let_pass_until_stopped(passed[1], size * KIB)),
+        asyncio.create_task(hosts[2].let_pass_until_stopped(passed[2], size * KIB)),
     ]
     await becomes(lambda: min(map(len, passed)) >= count)
     largest = max(passed[1][count - 1].after, passed[2][count - 1].after)

@@ -28,8 +28,9 @@ class Host(Service):
 
     @property
     def in_hands(self) -> int:
-        """How many images it has in hands, or has handed out."""
-        number: int = self.health()["queue"]["in_flight"]
+        """How many images it has in hands, or has handed out; 0 where it does not answer yet."""
+        status, body = self.get("/health")
+        number: int = json.loads(body)["queue"]["in_flight"] if status else 0
         return number
 
     @property
@@ -83,6 +84,17 @@ class Hosts:
         """Return what any host has said that is an error or a fault of webpd's own."""
         lines = [line for one in (*self.watching, *self.working) for line in one.lines]
         return [json.dumps(line) for line in lines if line["level"] in {"none", "error", "critical"}]
+
+    def caught(self) -> Host:
+        """Return a host that works, as soon as one has work in hands."""
+        found: list[Host] = []
+
+        def look() -> bool:
+            found.extend(one for one in self.working if one.runs and one.in_hands)
+            return bool(found)
+
+        self.wait_until(look, "somebody has work in hands")
+        return found[0]
 
     def missing(self) -> list[Path]:
         """Return the JPEGs of the tree that have no sidecar."""

@@ -43,8 +43,8 @@ def run(
 
     SIGTERM and Ctrl-C end it when what is in flight is done; SIGHUP has it read the settings again.
 
-    Hosts that mount the tree at the same path can share the work: --role watch finds it and hands it out by the Redis at
-    WEBPD_QUEUE_URL, --role work does it, on any number of them.
+    Hosts that mount the tree at the same path can share the work: --role watch finds it and hands it out by the Redis
+    at WEBPD_QUEUE_URL, --role work does it, on any number of them.
 
     Exit code: 0 done, 1 some images failed (with --once), 2 wrong usage or settings, 3 the environment is not fit.
 

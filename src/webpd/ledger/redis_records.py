@@ -53,7 +53,7 @@ for i = 1, #ARGV, {len(_FACTS) + 1} do
         redis.call('HSET', key, 'noted', now, {_VALUES})
         redis.call('EXPIRE', key, {IMAGE_KEPT})
         if ARGV[i + {_RESULT}] ~= '{Result.FAILED}' then
-            redis.call('ZREM', '{_FAILED}', image)
+            room = room + redis.call('ZREM', '{_FAILED}', image)
         elseif room > 0 then
             room = room - redis.call('ZADD', '{_FAILED}', 0, image)
             redis.call('EXPIRE', '{_FAILED}', {IMAGE_KEPT})

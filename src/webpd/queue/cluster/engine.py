@@ -28,8 +28,6 @@ from webpd.settings import RedisUrl
 _log = structlog.get_logger(__name__)
 
 _TASK = "convert"
-_REDELIVERY = timedelta(seconds=10)
-"""What a dead host had goes to another one after that; a live one says four times as often that it lives."""
 _BLOCK = 1000
 """Milliseconds for which a worker waits for a batch, before it looks for those of dead hosts."""
 _MANY = 1000
@@ -88,13 +86,16 @@ class Engine(Docket):
         """Add a batch. Raises ``RedisError``; then it may have been added or not."""
         await self.add(_TASK, key=key)(batch)
 
-    async def work(self, name: str) -> None:
-        """Take batches until cancelled; then end when those taken have ended. ``name`` is that of this worker alone."""
+    async def work(self, name: str, lease: float) -> None:
+        """Take batches until cancelled; then end when those taken have ended. ``name`` is that of this worker alone.
+
+        What a worker has that was not heard of for ``lease`` seconds goes to another one.
+        """
         worker = _Worker(
             self,
             name=name,
             concurrency=_MANY,  # the gate decides how many there are
-            redelivery_timeout=_REDELIVERY,
+            redelivery_timeout=timedelta(seconds=lease),  # a live one is heard of four times as often
             reconnection_delay=timedelta(seconds=1),  # that only asks the link again
             scheduling_resolution=timedelta(hours=1),  # nothing is ever put off
             schedule_automatic_tasks=False,

@@ -29,7 +29,6 @@ _log = structlog.get_logger(__name__)
 
 _BEAT = 2.0
 _HOST_KEPT = 10.0
-_AUDIT = 5.0
 _RENEW = 20.0
 _WITHIN = 5.0
 """Seconds that docket gets to add a batch."""
@@ -73,8 +72,9 @@ class _Sent:
 class WatchQueue:
     """The offering side of ``Queue``, before a ``QueueManager`` for the same roots; all belongs to one event loop.
 
-    ``fingerprint`` stands for settings and version. ``batch`` is how many jobs go in one, at most. An offer for a root
-    that is not among ``roots`` raises ``KeyError``.
+    ``fingerprint`` stands for settings and version. ``batch`` is how many jobs go in one, at most. What Redis has lost is
+    missed after ``audit`` seconds, and offered again after as many more. An offer for a root that is not among
+    ``roots`` raises ``KeyError``.
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class WatchQueue:
         concluded: Concluded,
         *,
         batch: int = 16,
+        audit: float = 5.0,
     ) -> None:
         self._queue = queue
         self._pulse = pulse = Pulse(url)
@@ -100,6 +101,7 @@ class WatchQueue:
         self._names = {root.place: name for name, root in self._roots.items()}
         self._sent: dict[str, _Sent] = {}
         self._offered: dict[str, float] = {}
+        self._audit_every = audit
         self._batches = 0
         self._audited = self._renewed = 0.0
 
@@ -271,7 +273,7 @@ class WatchQueue:
     async def _beat(self) -> None:
         await self._pulse.inspect()
         await mailbox.register(self._pulse.link, list(self._names), self._owner)
-        if _now() - self._audited > _AUDIT:
+        if _now() - self._audited > self._audit_every:
             self._audited = _now()
             await self._audit()
         if _now() - self._renewed > _RENEW:
@@ -279,11 +281,11 @@ class WatchQueue:
             for root in self._roots.values():
                 sent = [sent for sent in self._sent.values() if sent.root is root]
                 await root.claims.renew([ticket.job for one in sent for ticket in one.tickets.values()])
-        await asyncio.sleep(_BEAT)
+        await asyncio.sleep(min(_BEAT, self._audit_every))
 
     async def _audit(self) -> None:
         """Take back what docket does not know any more: Redis was emptied, or it never got there."""
-        old = [(key, sent) for key, sent in self._sent.items() if _now() - sent.at > _AUDIT]
+        old = [(key, sent) for key, sent in self._sent.items() if _now() - sent.at > self._audit_every]
 
         async def ask(client: Redis) -> list[int]:
             pipeline = client.pipeline(transaction=False)

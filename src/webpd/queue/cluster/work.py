@@ -42,15 +42,23 @@ class WorkQueue:
 
     ``fingerprint`` stands for settings and version: only what was found under the same is taken. ``ahead`` is how many
     jobs of a root may wait here for those in hands; ``patience``, in seconds, how long nothing may move before jobs go
-    to another host: longer than one job can take. A root that is not among ``roots`` raises ``KeyError``, a ticket that
-    was given back before ``ValueError``.
+    to another host: longer than one job can take; ``lease``, in seconds, how long this host may be silent before all it
+    has does. A root that is not among ``roots`` raises ``KeyError``, a ticket that was given back before ``ValueError``.
     """
 
     def __init__(
-        self, roots: Sequence[str], url: RedisUrl, fingerprint: bytes, *, ahead: int = 32, patience: float = 180.0
+        self,
+        roots: Sequence[str],
+        url: RedisUrl,
+        fingerprint: bytes,
+        *,
+        ahead: int = 32,
+        patience: float = 180.0,
+        lease: float = 10.0,
     ) -> None:
         self._pulse = Pulse(url)
         self._worker = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._lease = lease
         self._due = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._roots: dict[str, _Root] = {}
@@ -121,7 +129,7 @@ class WorkQueue:
 
     async def _work(self, root: _Root) -> None:
         async with root.engine:
-            await root.engine.work(self._worker)
+            await root.engine.work(self._worker, self._lease)
 
     async def _beat(self) -> None:
         await self._pulse.inspect()
