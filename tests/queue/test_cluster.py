@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
@@ -15,7 +15,8 @@ from tests.queue.contract import (
     QueueContract,
     job,
 )
-from tests.redis.server import DEPLOY, RedisServer
+from tests.queue.hosts import new_fingerprint
+from tests.redis.server import RedisServer
 from webpd.model import Ending, Job
 from webpd.queue.cluster.watch import WatchQueue
 from webpd.queue.cluster.work import WorkQueue
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.anyio
 
 PROBE = "/probe"
 ROOTS = [ROOT, OTHER, PROBE]
-numbers = itertools.count()
+names = (f"{number}.jpg" for number in itertools.count())
 
 
 @pytest.fixture
@@ -34,22 +35,11 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    folder = tmp_path_factory.mktemp("redis")
-    conf = folder / "queue.conf"
-    conf.write_text(
-        "".join(line + "\n" for line in (DEPLOY / "queue.conf").read_text().splitlines() if not line.startswith("dir "))
-    )
-    with RedisServer(folder / "queue", str(conf)) as running:
-        yield running
-
-
 class Pair:
     """A host that watches and one that works, as one queue."""
 
     def __init__(self, server: RedisServer, capacity: int) -> None:
-        fingerprint = b"%d" % next(numbers)
+        fingerprint = new_fingerprint()
         self.watch = WatchQueue(
             QueueManager(ROOTS, capacity=capacity), ROOTS, server.url, fingerprint, self.concluded, batch=1
         )
@@ -72,7 +62,7 @@ class Pair:
         """Wait until the host that watches has heard all that the other one had to say: letters come in order."""
         async with self.probing:
             for _ in range(2):  # a round of letters may have begun before, and PROBE comes last in it
-                await self.watch.offer([job(f"{next(numbers)}.jpg", root=PROBE)], FRESH)
+                await self.watch.offer([job(next(names), root=PROBE)], FRESH)
                 await self.work.done(await self.work.take(PROBE))
 
     async def done(self, ticket: Ticket, ending: Ending | None = None) -> None:
@@ -95,12 +85,12 @@ class Pair:
 
 class TestClusterQueue(QueueContract):
     @pytest.fixture
-    async def make(self, server: RedisServer) -> AsyncIterator[Make]:
+    async def make(self, queue_server: RedisServer) -> AsyncIterator[Make]:
         async with contextlib.AsyncExitStack() as pairs:
 
             async def make(capacity: int) -> Pair:
                 await pairs.aclose()
-                pair = Pair(server, capacity)
+                pair = Pair(queue_server, capacity)
                 pairs.push_async_callback(pair.end)
                 return pair
 

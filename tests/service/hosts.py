@@ -1,7 +1,8 @@
-"""Several hosts on one tree: each a process of ``webpd run`` with one role, and a Redis by which they share the work."""
+"""Several hosts on one tree: each a process of ``webpd run`` with one role; Redis carries the queue between them."""
 
 import json
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.conftest import WEBPD
+from tests.lab import family
 from tests.redis.server import RedisServer
 from tests.service.driver import Service, leftovers
 
@@ -21,6 +23,7 @@ class Host(Service):
     """One of several hosts. Where ``below`` is set, it sees that folder in place of its root (needs root)."""
 
     below: Path | None = None
+    frozen = False
 
     @property
     def runs(self) -> bool:
@@ -37,6 +40,18 @@ class Host(Service):
     def busy(self) -> bool:
         """Whether anything waits or is in hands."""
         return any(self.health()["queue"].values())
+
+    def freeze(self) -> None:
+        """Let it hang, all its processes with it."""
+        self.frozen = True
+        for pid in family(self.pid):
+            os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        for pid in family(self.pid):
+            os.kill(pid, signal.SIGCONT)
+        self.frozen = False
 
     def launch(self, *options: str) -> None:
         if self.below is None:
@@ -86,11 +101,11 @@ class Hosts:
         return [json.dumps(line) for line in lines if line["level"] in {"none", "error", "critical"}]
 
     def caught(self) -> Host:
-        """Return a host that works, as soon as one has work in hands."""
+        """Return a host that works and answers, as soon as one has work in hands."""
         found: list[Host] = []
 
         def look() -> bool:
-            found.extend(one for one in self.working if one.runs and one.in_hands)
+            found.extend(one for one in self.working if one.runs and not one.frozen and one.in_hands)
             return bool(found)
 
         self.wait_until(look, "somebody has work in hands")
@@ -117,6 +132,8 @@ class Hosts:
 
     def close(self) -> None:
         """End all, however they are."""
+        for one in self._running():
+            one.thaw()
         for one in (*self.watching, *self.working):
             one.close()
 
@@ -136,5 +153,7 @@ class Hosts:
         told = [f"{len(self.missing())} images missing, {leftovers(self.tree)} left"]
         for one in self._running():
             status, body = one.get("/health")
-            told.append(f"{one.pid}: {status} {body}\n{[line for line in one.lines if line['event'] != 'converted'][-8:]}")
+            told.append(
+                f"{one.pid}: {status} {body}\n{[line for line in one.lines if line['event'] != 'converted'][-8:]}"
+            )
         return "\n".join(told)

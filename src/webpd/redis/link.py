@@ -24,6 +24,7 @@ from webpd.settings import RedisUrl
 T = TypeVar("T")
 
 _CONNECTIONS = 8
+"""Calls at once; others wait for their turn."""
 _PATIENCE = 1.0
 """Seconds after which a server that does not answer counts as gone."""
 _LOOK_EVERY = 5.0
@@ -64,7 +65,7 @@ def open_client(url: RedisUrl, variable: str) -> Redis:
             "decode_responses": False,  # paths need not be UTF-8
             "driver_info": None,  # a round trip less, and Redis before 7.2 does not know the command
             "health_check_interval": 0,
-            "max_connections": _CONNECTIONS,
+            "max_connections": _CONNECTIONS + 1,  # the last one is for looking whether Redis still answers
             "protocol": 2,  # with 3, redis-py does not look whether a connection still has an answer to an earlier call
             "retry": Retry(NoBackoff(), 0),
             "socket_connect_timeout": _PATIENCE,
@@ -144,7 +145,7 @@ class RedisLink:
 
     async def _call(self, work: Callable[[Redis], Awaitable[T]], within: float, *, probing: bool = False) -> T:
         try:
-            async with asyncio.timeout(within), self._room:
+            async with asyncio.timeout(within), contextlib.nullcontext() if probing else self._room:
                 return await work(self._client)
         except (RedisError, OSError) as error:
             self._state = replace(self._state, errors=self._state.errors + 1)

@@ -16,7 +16,7 @@ _log = structlog.get_logger(__name__)
 
 _GRACE = 0.1
 """Seconds for which more than is wanted may lie here: a taker that has just given something back comes again."""
-_GATE = 1.0
+_GATE, _GATE_CLOSED = 1.0, 0.02
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,9 +87,12 @@ class Desk:
 
     async def gate(self) -> bool:
         """Wait until a batch is wanted, but not much longer than a second; tell whether one is."""
+        if self._closed:
+            await asyncio.sleep(_GATE_CLOSED)
+            return False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_GATE):
-                while self.wanted <= 0 or self._coming:
+                while not self._closed and (self.wanted <= 0 or self._coming):
                     self._moved.clear()
                     await self._moved.wait()
         self._coming.clear()
@@ -160,6 +163,7 @@ class Desk:
         self._closed = True
         for delivery in list(self._deliveries.values()):
             self._give_back(delivery, delivery.open)
+        self._moved.set()
 
     def abandon(self) -> None:
         """Let go of what could not be reported; where docket can still say so, it goes to another host."""

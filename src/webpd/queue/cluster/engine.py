@@ -28,7 +28,7 @@ from webpd.settings import RedisUrl
 _log = structlog.get_logger(__name__)
 
 _TASK = "convert"
-_BLOCK = 1000
+_BLOCK = 250
 """Milliseconds for which a worker waits for a batch, before it looks for those of dead hosts."""
 _MANY = 1000
 
@@ -100,11 +100,16 @@ class Engine(Docket):
             scheduling_resolution=timedelta(hours=1),  # nothing is ever put off
             schedule_automatic_tasks=False,
         )
-        async with worker:
-            await worker.run_forever()  # which takes a cancellation for itself
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise asyncio.CancelledError
+        running = None
+        try:
+            async with worker:
+                running = asyncio.create_task(worker.run_forever())
+                await asyncio.wait([running])
+            # Leaving ends it, but lets it read to the end: what Redis has given away by then is not left behind.
+            await running
+        finally:
+            if running is not None:
+                running.cancel()
 
     @contextlib.asynccontextmanager
     async def redis(self) -> AsyncGenerator[Any, None]:

@@ -72,8 +72,8 @@ class _Sent:
 class WatchQueue:
     """The offering side of ``Queue``, before a ``QueueManager`` for the same roots; all belongs to one event loop.
 
-    ``fingerprint`` stands for settings and version. ``batch`` is how many jobs go in one, at most. What Redis has lost is
-    missed after ``audit`` seconds, and offered again after as many more. An offer for a root that is not among
+    ``fingerprint`` stands for settings and version. ``batch`` is how many jobs go in one, at most. What Redis has lost
+    is missed after ``audit`` seconds, and handed out again after as many more. An offer for a root that is not among
     ``roots`` raises ``KeyError``.
     """
 

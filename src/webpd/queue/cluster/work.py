@@ -42,8 +42,8 @@ class WorkQueue:
 
     ``fingerprint`` stands for settings and version: only what was found under the same is taken. ``ahead`` is how many
     jobs of a root may wait here for those in hands; ``patience``, in seconds, how long nothing may move before jobs go
-    to another host: longer than one job can take; ``lease``, in seconds, how long this host may be silent before all it
-    has does. A root that is not among ``roots`` raises ``KeyError``, a ticket that was given back before ``ValueError``.
+    to another host: longer than one job can take; ``lease``, in seconds, how long this host may be silent before all
+    that it has does. A root that is not among ``roots`` raises ``KeyError``, a ticket given back before ``ValueError``.
     """
 
     def __init__(
