@@ -82,13 +82,20 @@ class RedisLink:
     """One Redis for one event loop. While it is down, nobody waits for it, and it is looked for ever more rarely.
 
     ``changed`` is called with the new state when it changes, but for the number of errors. ``variable`` names the
-    setting that the URL is from. Raises ``UsageError`` as ``open_client`` does.
+    setting that the URL is from; ``meanwhile`` says what happens while it is down. Raises ``UsageError`` as
+    ``open_client`` does.
     """
 
     def __init__(
-        self, url: RedisUrl, *, changed: Callable[[LinkState], None], variable: str = "WEBPD_REDIS_URL"
+        self,
+        url: RedisUrl,
+        *,
+        changed: Callable[[LinkState], None],
+        variable: str = "WEBPD_REDIS_URL",
+        meanwhile: str = "this host goes on by itself",
     ) -> None:
         self._url = url
+        self._meanwhile = meanwhile
         self._changed = changed
         self._variable = variable
         self._client = open_client(url, variable)
@@ -167,7 +174,7 @@ class RedisLink:
         self._up.clear()
         self._become(replace(before, up=False, since=time.time() if before.up else before.since, detail=detail))
         if before.up or before.detail != detail:
-            _log.warning("redis is down: this host goes on by itself", url=self._url.public, detail=detail)
+            _log.warning(f"redis is down: {self._meanwhile}", url=self._url.public, detail=detail)
 
     def _become(self, state: LinkState) -> None:
         before, self._state = self._state, state
