@@ -64,10 +64,10 @@ def play(url: RedisUrl, scene: Callable[[RedisLink, Told], Coroutine[Any, Any, N
     return asyncio.run(asyncio.wait_for(play(), 120))
 
 
-async def answer(link: RedisLink) -> None:
+async def answer(link: RedisLink, within: float = 1.0) -> None:
     """Ask for something, and see that it is the answer to that."""
     word = str(random.random())
-    assert await link.ask(lambda redis: redis.echo(word)) == word.encode()
+    assert await link.ask(lambda redis: redis.echo(word), within=within) == word.encode()
 
 
 def ping(redis: Redis) -> Awaitable[Any]:
