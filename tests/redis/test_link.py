@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import random
+import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -337,3 +339,38 @@ def test_what_is_no_redis_is_told() -> None:
                 assert "does not answer as Redis does: set its address in WEBPD_REDIS_URL" in link.state.detail
 
     asyncio.run(asyncio.wait_for(play(), 60))
+
+
+def test_a_right_that_is_missing_is_seen_at_once_and_not_only_when_it_is_needed(server: RedisServer) -> None:
+    async def scene(link: RedisLink, told: Told) -> None:
+        await link.until_up()
+        server.cli("ACL", "SETUSER", "webpd", "-eval")
+        await down(link, "does not let this user do what webpd needs")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(link_module, "_LOOK_EVERY", 0.1)
+        told = play(server.url, scene)
+    assert [state.up for state in told] == [True, False]
+
+
+def test_a_name_server_that_hangs_holds_up_nobody_and_takes_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, answers = 0, threading.Event()
+
+    def hang(*_: object, **__: object) -> None:
+        nonlocal asked
+        asked += 1
+        answers.wait(60)
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    monkeypatch.setattr(link_module, "_PATIENCE", 0.05)
+    monkeypatch.setattr(link_module, "_FIRST_DELAY", 0.05)
+
+    async def scene(link: RedisLink, told: Told) -> None:
+        await becomes(lambda: link.state.errors > 3)
+        assert await asyncio.to_thread(lambda: "another thread of the loop is free")
+        assert asked == 1
+        answers.set()
+        await becomes(lambda: "can't be found" in link.state.detail)
+
+    play(RedisUrl("redis://redis.example:6379/0"), scene)
