@@ -19,7 +19,7 @@ def queue_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 @pytest.fixture
 async def hosts(tmp_path: Path) -> AsyncIterator[Hosts]:
     """Hosts on a Redis of their own; when the test ends, those in this process end, and the others are killed."""
-    with RedisServer(tmp_path / "redis", "queue.conf", "--appenddirname", "appendonlydir") as running:
+    with RedisServer(tmp_path / "redis", "queue.conf") as running:
         some = Hosts(running, tmp_path)
         yield some
         await some.end()

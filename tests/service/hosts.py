@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import threading
@@ -101,7 +102,7 @@ class Hosts:
         return [json.dumps(line) for line in lines if line["level"] in {"none", "error", "critical"}]
 
     def caught(self) -> Host:
-        """Return a host that works and answers, as soon as one has work in hands."""
+        """Return any host that works and has work in hands, as soon as there is one."""
         found: list[Host] = []
 
         def look() -> bool:
@@ -109,19 +110,19 @@ class Hosts:
             return bool(found)
 
         self.wait_until(look, "somebody has work in hands")
-        return found[0]
+        return random.choice(found)
 
     def missing(self) -> list[Path]:
         """Return the JPEGs of the tree that have no sidecar."""
         return [path for path in self.tree.rglob("*.jpg") if not os.path.exists(f"{path}.webp")]
 
-    def finish(self, seconds: float = 60) -> None:
+    def finish(self, seconds: float = 120) -> None:
         """Wait until each JPEG has a sidecar, nobody has anything in hand, and no temporary file is there."""
         self.wait_until(lambda: not self.missing(), "all images are done", seconds)
         self.wait_until(lambda: not any(one.busy for one in self._running()), "nothing is left to do", seconds)
         self.wait_until(lambda: not leftovers(self.tree), "nothing is left behind")
 
-    def wait_until(self, condition: Callable[[], object], what: str, seconds: float = 60) -> None:
+    def wait_until(self, condition: Callable[[], object], what: str, seconds: float = 120) -> None:
         """Wait for the condition; fail where a host ends by itself, or the time is over."""
         give_up = time.monotonic() + seconds
         while not condition():
@@ -153,7 +154,6 @@ class Hosts:
         told = [f"{len(self.missing())} images missing, {leftovers(self.tree)} left"]
         for one in self._running():
             status, body = one.get("/health")
-            told.append(
-                f"{one.pid}: {status} {body}\n{[line for line in one.lines if line['event'] != 'converted'][-8:]}"
-            )
+            lines = [line for line in one.lines if line["event"] != "converted"]
+            told.append(f"{one.pid}: {status} {body}\n{lines[-8:]}")
         return "\n".join(told)

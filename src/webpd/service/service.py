@@ -146,7 +146,7 @@ class Service:
             "version": __version__,
             "host": host_name(self._settings),
             "role": self._settings.role,
-            "roots": [keeper.state() for keeper in self._keepers],
+            "roots": [{**keeper.state(), "hosts": self._queues.hosts(keeper.root)} for keeper in self._keepers],
             "queue": {**queue, "delayed": state.delayed, "in_flight": state.in_flight},
             "oldest": {lane.name.lower(): round(state.oldest[lane], 1) for lane in Lane},
             "outcomes": self._metrics.outcomes,
@@ -323,6 +323,8 @@ class Service:
         """Take no more, finish what is in flight while there is time, give the rest back to the tree."""
         if self._next is None:
             notify("STOPPING=1")
+        if self._queues:
+            self._queues.drain()
         stops = asyncio.gather(*(keeper.stop(self._settings.shutdown_timeout) for keeper in self._keepers))
         hurry = asyncio.create_task(self._hurry.wait())
         ends: set[asyncio.Future[Any]] = {stops, hurry}

@@ -84,6 +84,11 @@ class WorkQueue:
         """The job must be done again, as ``job``, by this host or another, after ``delay`` as ``Queue`` has it."""
         self._roots[ticket.job.root].desk.again(_own(ticket), job, delay)
 
+    def drain(self) -> None:
+        """Want no more, and give back at once what nobody has in hands: this host is about to stop."""
+        for root in self._roots.values():
+            root.desk.drain()
+
     def state(self) -> QueueState:
         """Return what is here: what waits for those in hands, and these."""
         desks = [root.desk for root in self._roots.values()]
@@ -176,11 +181,12 @@ class WorkQueue:
         for delivery, report in reports:
             letters.setdefault(delivery.batch.owner, []).append(report)
             if report.again is None:
-                endings.note(root.place, delivery.batch.items[report.place].job, report.ending)
-        word, *_ = texts = [Letter(root.place, self._worker, room, some).encode() for some in ((), *letters.values())]
+                job = delivery.batch.items[report.place].job
+                endings.note(root.place, job, delivery.batch.owner, report.ending)
+        word = Letter(root.place, self._worker, room, ()).encode()
+        texts = {owner: Letter(root.place, self._worker, room, some).encode() for owner, some in letters.items()}
         try:
-            sent = dict(zip(letters, texts[1:], strict=True))
-            heard = await mailbox.tell(self._pulse.link, root.place, word, sent, endings)
+            heard = await mailbox.tell(self._pulse.link, root.place, word, texts, endings)
         except BaseException:
             root.reports[:0] = reports
             root.told = -1
