@@ -38,6 +38,7 @@ from webpd.convert.frames import (
     seal_of_facts,
     write_frame,
 )
+from webpd.convert.postmortem import cause_of_death
 from webpd.convert.result import Converted
 from webpd.convert.starts import REST, Starts
 from webpd.errors import FailedError, PermanentError, RefusedError, RetryableError, UnfitError
@@ -165,6 +166,11 @@ class CodecPool:
     def inspect(self, webp: bytes) -> Picture:
         """Return what a WebP file shows. Blocks and raises as ``convert`` does."""
         return self._ask("inspect", webp, lambda answer: picture_of_facts(answer.facts, self._limits.max_pixels))
+
+    @property
+    def running(self) -> int:
+        """How many processes there are now."""
+        return len(self._workers)
 
     def ready(self) -> Seal:
         """Wait until a process is ready, and return what it says of its sandbox. Raises UnfitError, PoolClosedError."""
@@ -300,7 +306,7 @@ class CodecPool:
             seal = seal_of_facts(hello.facts)
         except (EOFError, MalformedError) as error:
             self._end(worker)
-            self._bad_start(str(error) or _cause_of_death(worker))
+            self._bad_start(str(error) or cause_of_death(worker.process))
             raise _AnotherTryError from None
         with self._lock:
             self._starts.good()
@@ -326,8 +332,8 @@ class CodecPool:
             memory = self._limits.worker_memory
             return self._failed(Failure.MEMORY, f"needs more than {memory} bytes of memory (WEBPD_WORKER_MEMORY)")
         if not sent:
-            return self._suspect(job, _cause_of_death(worker))
-        return self._failed(Failure.CRASHED, _cause_of_death(worker))
+            return self._suspect(job, cause_of_death(worker.process))
+        return self._failed(Failure.CRASHED, cause_of_death(worker.process))
 
     def _suspect(self, job: _Job, what: str) -> Exception:
         """Give a job that is not the likely cause another try, but not for ever."""
@@ -385,15 +391,5 @@ def _last_words(worker: _Worker) -> str:
     try:
         seal_of_facts(read_frame(worker.answers, 0).facts)
     except (EOFError, MalformedError) as error:
-        return str(error) or _cause_of_death(worker)
-    return _cause_of_death(worker)
-
-
-def _cause_of_death(worker: _Worker) -> str:
-    status = worker.process.wait()
-    if status == EXIT_MEMORY:
-        return "the codec process ran out of memory"
-    if status >= 0:
-        return f"the codec process ended with status {status}"
-    name = signal.Signals(-status).name
-    return f"the codec process was ended by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
+        return str(error) or cause_of_death(worker.process)
+    return cause_of_death(worker.process)

@@ -1,6 +1,7 @@
 """One root of the running service: its mount's health, who finds work in it, and who does it."""
 
 import asyncio
+import os
 from typing import Any
 
 import structlog
@@ -29,8 +30,7 @@ class Keeper:
         settings = shared.settings
         self.root, self.mount = place.path, place.mount
         self.label = printable(place.path)
-        self._metrics = shared.metrics
-        self._guard = MountGuard(place.path, place.mount, lambda well: self._metrics.mount.labels(self.label).set(well))
+        self._guard = MountGuard(place.path, place.mount)
         local = place.mount.local
         cache = settings.cache_time if settings.cache_time is not None else cache_time(place.mount)
         patience = Patience(settings.settle, 0.0 if local else cache, local)
@@ -80,13 +80,17 @@ class Keeper:
         ended = await self.takers.close(seconds) if self.takers else True
         if self.poller:
             ended &= await self.poller.close(seconds)
-        self._metrics.forget(self.label)
         return ended
 
     @property
     def answers(self) -> bool:
         """Whether the mount can be asked without waiting for long, as far as is known."""
         return self._guard.health not in (Health.HUNG, Health.DEAD)
+
+    @property
+    def room(self) -> os.statvfs_result | None:
+        """What room the mount's file system has, None while it was not asked."""
+        return self._guard.room
 
     @property
     def health(self) -> str:

@@ -18,9 +18,11 @@ from webpd.errors import UsageError, WebpdError
 from webpd.ledger import failures
 from webpd.ledger.sqlite import SqliteLedger
 from webpd.model import Ending, Job
-from webpd.queue.port import Lane
+from webpd.queue.port import Lane, QueueState
+from webpd.redis.link import LinkState
 from webpd.redis.presence import Presence
 from webpd.service.commons import Commons
+from webpd.service.gauges import StandingGauges
 from webpd.service.keeper import Keeper
 from webpd.service.notify import notify, watchdog_interval
 from webpd.service.places import Place, find, remember
@@ -92,6 +94,7 @@ class Service:
         self._started = time.time()
         self._keepers: list[Keeper] = []
         self._queues: Queues | None = None
+        self._pool: CodecPool | None = None
         self._commons = Commons(settings)
         self._codecs_ready = settings.role == "watch"
         self._stop = asyncio.Event()
@@ -106,6 +109,7 @@ class Service:
     async def run(self) -> Settings | None:
         """Run until told to stop; return the settings to go on with, None to end. Raises ``WebpdError``."""
         self._heed_signals()
+        self._metrics.show(StandingGauges(self))
         if self._settings.role != "work":
             self._ledger = await asyncio.to_thread(SqliteLedger, database_of(self._settings))
         try:
@@ -155,17 +159,34 @@ class Service:
             "queue_redis": self._queues.health(),
         }
 
-    def exposition(self) -> bytes:
-        """Return the numbers in Prometheus' text format."""
-        if self._queues is not None:
-            state = self._queues.state()
-            for lane in Lane:
-                self._metrics.depth.labels(lane.name.lower()).set(state.depth[lane])
-            self._metrics.in_flight.set(state.in_flight)
-            for server, link in (("cache", self._commons.link), ("queue", self._queues.link)):
-                if link is not None:
-                    self._metrics.tell_redis(server, up=link.up, errors=link.errors)
-        return self._metrics.exposition()
+    # What the gauges ask
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What tells this process from others."""
+        settings = self._settings
+        named = {"host": host_name(settings), "role": settings.role, "fingerprint": fingerprint(settings).hex()}
+        return {"version": __version__, **named}
+
+    @property
+    def keepers(self) -> Sequence[Keeper]:
+        return self._keepers
+
+    @property
+    def pool(self) -> CodecPool | None:
+        return self._pool
+
+    @property
+    def queue(self) -> QueueState | None:
+        return self._queues.state() if self._queues else None
+
+    @property
+    def links(self) -> Sequence[LinkState | None]:
+        return [self._commons.link, self._queues.link if self._queues else None]
+
+    @property
+    def dropped(self) -> int:
+        return self._commons.dropped
 
     async def retry(self, paths: Sequence[str]) -> int:
         """Try failed images at and below these absolute paths again (none: all); return how many they are."""
@@ -203,7 +224,7 @@ class Service:
                 await servers.enter_async_context(serving_unix(control_app(self), path))
             for variable, address, app in (
                 ("WEBPD_HEALTH_ADDRESS", self._settings.health_address, health_app(self)),
-                ("WEBPD_METRICS_ADDRESS", self._settings.metrics_address, metrics_app(self.exposition)),
+                ("WEBPD_METRICS_ADDRESS", self._settings.metrics_address, metrics_app(self._metrics.exposition)),
             ):
                 if address is not None and not self._once:  # beside a service that runs, its addresses are taken
                     host, port = await servers.enter_async_context(serving(app, *address, variable))
@@ -267,14 +288,14 @@ class Service:
     async def _live(self, places: Sequence[Place], queues: Queues) -> None:
         settings = self._settings
         workers = settings.workers or available_cores()
-        finding = working = pool = None
+        finding = working = None
         if queues.inlet and self._ledger:
             histories = [self._ledger.history, *self._commons.histories]
             finding = Finding(queues.inlet, self._ledger, histories)
         if queues.outlet:
             limits = Limits(settings.max_pixels, settings.worker_memory, settings.job_timeout)
-            pool = CodecPool(settings.encoding, limits, workers)
-            working = Working(queues.outlet, pool)
+            self._pool = CodecPool(settings.encoding, limits, workers)
+            working = Working(queues.outlet, self._pool)
         shared = Shared(settings, self._metrics, finding, working)
         aside = [asyncio.create_task(self._beat()), asyncio.create_task(self._look_for_mounts(places))]
         carrier = asyncio.ensure_future(queues.run())
@@ -286,18 +307,18 @@ class Service:
             self._commons.start(self._presence)
             for keeper in self._keepers:
                 keeper.start()
-            if pool:
-                await asyncio.to_thread(pool.ready)
+            if self._pool:
+                await asyncio.to_thread(self._pool.ready)
             self._codecs_ready = True
             notify("READY=1")
             roots = [place.path for place in places]
-            told = {"workers": workers} if pool else {}
+            told = {"workers": workers} if self._pool else {}
             _log.info("running", version=__version__, role=settings.role, roots=roots, **told)
             await self._until_told(carrier)
         finally:
             for task in aside:
                 task.cancel()
-            await self._wind_down(pool)
+            await self._wind_down()
             carrier.cancel()
             await asyncio.gather(carrier, return_exceptions=True)
 
@@ -319,7 +340,7 @@ class Service:
             if keeper.poller:
                 await keeper.poller.passed.wait()
 
-    async def _wind_down(self, pool: CodecPool | None) -> None:
+    async def _wind_down(self) -> None:
         """Take no more, finish what is in flight while there is time, give the rest back to the tree."""
         if self._next is None:
             notify("STOPPING=1")
@@ -328,8 +349,8 @@ class Service:
         ends: set[asyncio.Future[Any]] = {stops, hurry}
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
-        if pool:
-            await asyncio.to_thread(pool.close)
+        if self._pool:
+            await asyncio.to_thread(self._pool.close)
         closed = await asyncio.gather(*(keeper.close(_LAST_WAIT) for keeper in self._keepers))
         with contextlib.suppress(asyncio.CancelledError):
             await stops

@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -70,11 +69,12 @@ def control_app(subject: Controlled) -> Starlette:
     return Starlette(routes=[_health_of(subject), Route("/retry", retry, methods=["POST"])])
 
 
-def metrics_app(exposition: Callable[[], bytes]) -> Starlette:
-    """Return what answers Prometheus."""
+def metrics_app(exposition: Callable[[str], tuple[bytes, str]]) -> Starlette:
+    """Return what answers Prometheus; ``exposition`` takes the ``Accept`` header, and gives a body and its type."""
 
-    async def metrics(_: Request) -> Response:
-        return Response(exposition(), media_type=CONTENT_TYPE_LATEST)
+    async def metrics(request: Request) -> Response:
+        body, media_type = exposition(request.headers.get("accept", ""))
+        return Response(body, media_type=media_type)
 
     return Starlette(routes=[Route("/metrics", metrics)])
 
