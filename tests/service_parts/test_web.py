@@ -31,11 +31,11 @@ class Subject:
     """A service in this state of health."""
 
     def __init__(self, *, ready: bool) -> None:
-        self.ready = ready
+        self.hindrances = [] if ready else ["root /srv/Ordner/ü: mount hung", "codecs: start"]
         self.root = "/srv/Ordner/ü"
 
     def health(self) -> Mapping[str, Any]:
-        return {"status": "ok" if self.ready else "degraded", "roots": [{"root": self.root}]}
+        return {"status": "degraded" if self.hindrances else "ok", "roots": [{"root": self.root}]}
 
 
 class Answer:
@@ -79,6 +79,12 @@ def test_it_is_alive_whenever_it_answers(ready: bool) -> None:
 def test_readiness_is_told_by_the_status(ready: bool, status: int) -> None:
     assert ask(health_app(Subject(ready=ready)), "/readyz").status == status
     assert ask(health_app(Subject(ready=ready)), "/readyz", "HEAD").status == status
+
+
+def test_what_is_not_ready_says_why_in_words() -> None:
+    answer = ask(health_app(Subject(ready=False)), "/readyz")
+    assert answer.body.decode() == "not ready\nroot /srv/Ordner/ü: mount hung\ncodecs: start\n"
+    assert ask(health_app(Subject(ready=True)), "/readyz").body == b"ready\n"
 
 
 @pytest.mark.parametrize(("ready", "status"), [(True, 200), (False, 503)])

@@ -145,7 +145,8 @@ class CodecPool:
         self._wake = threading.Condition(self._lock)
         self._wanted = workers
         self._workers: list[_Worker] = []
-        self._starts = Starts(limits.worker_memory)
+        self.starts = Starts(limits.worker_memory)
+        """Whether processes start; to be read only."""
         self._warned = False
         self._closed = False
         self._supervisor = threading.Thread(target=self._supervise, name="codec pool", daemon=True)
@@ -224,8 +225,8 @@ class CodecPool:
             while True:
                 if self._closed:
                     raise PoolClosedError("the codec processes have been stopped")
-                if self._starts.unfit:
-                    raise UnfitError(self._starts.unfit)
+                if self.starts.unfit:
+                    raise UnfitError(self.starts.unfit)
                 worker = min(self._workers, key=lambda each: each.load, default=None)
                 if worker is None or worker.load == DEPTH:
                     self._room.wait()
@@ -309,7 +310,7 @@ class CodecPool:
             self._bad_start(str(error) or cause_of_death(worker.process))
             raise _AnotherTryError from None
         with self._lock:
-            self._starts.good()
+            self.starts.good()
             worker.ready = True
             worker.clock(self._limits.job_timeout)
             if not (seal.landlock and seal.seccomp) and not self._warned:
@@ -318,7 +319,7 @@ class CodecPool:
 
     def _bad_start(self, what: str) -> None:
         with self._lock:
-            if self._starts.bad(what):
+            if self.starts.bad(what):
                 self._room.notify_all()
 
     def _post_mortem(self, worker: _Worker, job: _Job, sent: bool) -> Exception:
@@ -371,7 +372,7 @@ class CodecPool:
                 for worker in tuple(self._workers):
                     if worker.deadline <= now:
                         self._end(worker, late=True)
-                while len(self._workers) < self._wanted and self._starts.are_wanted(now):
+                while len(self._workers) < self._wanted and self.starts.are_wanted(now):
                     self._start()
                 nearest = min((worker.deadline for worker in self._workers), default=math.inf)
                 self._wake.wait(min(nap, max(0.0, nearest - now)))

@@ -88,10 +88,6 @@ class Commons:
         """How many events Redis was never told."""
         return self._history.dropped if self._history else 0
 
-    def health(self) -> dict[str, Any]:
-        """Return how Redis is, ready for JSON."""
-        return shown(self.link)
-
 
 def shown(link: LinkState | None) -> dict[str, Any]:
     """Return how a Redis is, ready for JSON."""

@@ -44,7 +44,8 @@ class MountGuard:
             try:
                 health = await asyncio.to_thread(self._probe.look)
             except Exception as error:  # out of descriptors or threads: no answer, and asked again
-                health, self._probe.detail = Health.DEAD, f"{self._root}: can't be asked: {error}"
+                health = Health.DEAD
+                self._probe.detail = f"{self._root}: can't be asked ({error}): raise `ulimit -n` and `ulimit -u`"
             if health is not Health.WELL or time.monotonic() >= self._resting:
                 self._found(health, self._probe.detail)
             await asyncio.sleep(_INTERVAL)
@@ -90,7 +91,8 @@ class MountGuard:
         if len(self._failing) >= _MOST_FAILING:
             self._failing.clear()
             self._resting = time.monotonic() + _REST
-            self._found(Health.READ_ONLY, f"nothing could be done in {_MOST_FAILING} folders in a row: {failure}")
+            what = f"nothing could be done in {_MOST_FAILING} folders in a row ({failure})"
+            self._found(Health.READ_ONLY, f"{self._root}: {what}: look whether the disk is full or read-only")
 
     def _halt(self, health: Health) -> None:
         self.going.clear()

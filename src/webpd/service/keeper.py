@@ -97,11 +97,6 @@ class Keeper:
         """How the mount is, in a word."""
         return str(self._guard.health)
 
-    @property
-    def ready(self) -> bool:
-        """Whether the mount is well and all directories known have been asked once."""
-        return self._guard.health is Health.WELL and (self.poller is None or self.poller.watching)
-
     def state(self) -> dict[str, Any]:
         """Return how the root is, for the health page; asks nobody who could keep it waiting."""
         return {

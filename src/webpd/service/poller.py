@@ -145,6 +145,16 @@ class Poller:
                 break
         self._wake.set()
 
+    @property
+    def trouble(self) -> str:
+        """What broke the last walk off, "" where it went through."""
+        return self._trouble
+
+    @property
+    def unsettled(self) -> int:
+        """How many directories there was something to do in, at the end of the last cycle."""
+        return self._totals.unsettled
+
     def state(self) -> dict[str, Any]:
         """Return what it found, for the health page."""
         return {

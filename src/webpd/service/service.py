@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,23 +18,24 @@ from webpd.convert.pool import CodecPool
 from webpd.errors import UsageError, WebpdError
 from webpd.ledger import failures
 from webpd.ledger.sqlite import SqliteLedger
-from webpd.model import Ending, Job
+from webpd.model import Ending, Job, Result
 from webpd.queue.port import Lane, QueueState
 from webpd.redis.link import LinkState
 from webpd.redis.presence import Presence
 from webpd.service.commons import Commons
+from webpd.service.condition import Conditions
+from webpd.service.front import served
 from webpd.service.gauges import StandingGauges
 from webpd.service.keeper import Keeper
 from webpd.service.notify import notify, watchdog_interval
+from webpd.service.pageview import PageView
 from webpd.service.places import Place, find, remember
 from webpd.service.queues import Queues
 from webpd.service.shared import Finding, Shared, Working, fingerprint, host_name
-from webpd.settings import Settings, available_cores, database_of, state_dir
+from webpd.settings import Settings, available_cores, database_of
 from webpd.telemetry import log
 from webpd.telemetry.metrics import Metrics
-from webpd.web.app import control_app, health_app, metrics_app
-from webpd.web.client import SOCKET
-from webpd.web.server import listen, serving, serving_unix
+from webpd.web.server import listen
 
 _log = structlog.get_logger(__name__)
 
@@ -41,6 +43,9 @@ _THREADS_PER_WORKER = 4
 _LAST_WAIT = 3.0
 """Seconds that threads get to end once the codec processes are gone."""
 _MOUNTS_INTERVAL = 10.0
+_SWITCH_INTERVAL = 0.001
+"""Seconds after which a thread gives the interpreter to another. An answer takes four turns of the loop's thread, and a
+walk over a large tree keeps it busy meanwhile: at Python's own 0.005 that can be 20 ms for each who asks."""
 
 
 def run(settings: Settings, paths: Sequence[str] | None, load: Callable[[], Settings], *, once: bool) -> Metrics:
@@ -50,6 +55,7 @@ def run(settings: Settings, paths: Sequence[str] | None, load: Callable[[], Sett
     """
     if once and settings.role != "all":
         raise UsageError(f"--once: a pass of one host alone is of the role all, not {settings.role}")
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     metrics = Metrics()
     following: Settings | None = settings
     left = False
@@ -102,6 +108,8 @@ class Service:
         self._next: Settings | None = None
         self._ending = False
         self._ledger: SqliteLedger | None = None
+        self.conditions = Conditions(self, settings)
+        self._page = PageView(self, settings)
         self._errands: set[asyncio.Task[None]] = set()
         self.stuck = False
         """Whether threads were left behind in a hung mount, that would keep the process from ending by itself."""
@@ -124,7 +132,7 @@ class Service:
             self._queues = Queues(
                 self._settings, [place.path for place in places], self._commons.limit, self._concluded
             )
-            async with self._served():
+            async with served(self, self._page, self._settings, self._metrics, once=self._once):
                 await self._live(places, self._queues)
         finally:
             await self._commons.close()
@@ -135,29 +143,23 @@ class Service:
     # What it answers
 
     @property
+    def started(self) -> float:
+        """When this life of it began (Unix time, seconds)."""
+        return self._started
+
+    @property
     def ready(self) -> bool:
-        """Whether every root is well and watched, the codec processes have started, and others can be reached."""
-        reached = self._queues is not None and self._queues.reached
-        return self._codecs_ready and reached and all(keeper.ready for keeper in self._keepers)
+        """Whether every root is well and watched, the codec processes start, and others can be reached."""
+        return not self.hindrances
+
+    @property
+    def hindrances(self) -> Sequence[str]:
+        """Why it is not ready, in words; nothing where it is."""
+        return self.conditions.hindrances()
 
     def health(self) -> Mapping[str, Any]:
         """Return how things stand, ready for JSON."""
-        assert self._queues is not None  # noqa: S101 - asked only while it runs
-        state = self._queues.state()
-        queue = {lane.name.lower(): state.depth[lane] for lane in Lane}
-        return {
-            "status": "ok" if self.ready else "degraded",
-            "version": __version__,
-            "host": host_name(self._settings),
-            "role": self._settings.role,
-            "roots": [keeper.state() for keeper in self._keepers],
-            "queue": {**queue, "delayed": state.delayed, "in_flight": state.in_flight},
-            "oldest": {lane.name.lower(): round(state.oldest[lane], 1) for lane in Lane},
-            "outcomes": self._metrics.outcomes,
-            "pruned": self._metrics.pruned,
-            "redis": self._commons.health(),
-            "queue_redis": self._queues.health(),
-        }
+        return self.conditions.health()
 
     # What the gauges ask
 
@@ -177,6 +179,10 @@ class Service:
         return self._pool
 
     @property
+    def ledger(self) -> SqliteLedger | None:
+        return self._ledger
+
+    @property
     def queue(self) -> QueueState | None:
         return self._queues.state() if self._queues else None
 
@@ -187,6 +193,28 @@ class Service:
     @property
     def dropped(self) -> int:
         return self._commons.dropped
+
+    # What the page asks beside
+
+    @property
+    def codecs_ready(self) -> bool:
+        """Whether the codec processes have been started."""
+        return self._codecs_ready
+
+    @property
+    def outcomes(self) -> Mapping[Result, int]:
+        """How many images came to what since the process began."""
+        return self._metrics.outcomes
+
+    @property
+    def pruned(self) -> int:
+        """How many sidecars were removed since the process began."""
+        return self._metrics.pruned
+
+    @property
+    def stopping(self) -> asyncio.Event:
+        """Set once the service was told to stop, or to begin anew."""
+        return self._stop
 
     async def retry(self, paths: Sequence[str]) -> int:
         """Try failed images at and below these absolute paths again (none: all); return how many they are."""
@@ -215,21 +243,6 @@ class Service:
             images_per_second=self._metrics.pace(),
             roots={keeper.label: keeper.health for keeper in self._keepers},
         )
-
-    @contextlib.asynccontextmanager
-    async def _served(self) -> Any:
-        async with contextlib.AsyncExitStack() as servers:
-            if self._ledger:
-                path = os.path.join(state_dir(self._settings), SOCKET)
-                await servers.enter_async_context(serving_unix(control_app(self), path))
-            for variable, address, app in (
-                ("WEBPD_HEALTH_ADDRESS", self._settings.health_address, health_app(self)),
-                ("WEBPD_METRICS_ADDRESS", self._settings.metrics_address, metrics_app(self._metrics.exposition)),
-            ):
-                if address is not None and not self._once:  # beside a service that runs, its addresses are taken
-                    host, port = await servers.enter_async_context(serving(app, *address, variable))
-                    _log.info("listening", variable=variable, address=f"{host}:{port}")
-            yield
 
     # What it is told
 
@@ -298,6 +311,7 @@ class Service:
             working = Working(queues.outlet, self._pool)
         shared = Shared(settings, self._metrics, finding, working)
         aside = [asyncio.create_task(self._beat()), asyncio.create_task(self._look_for_mounts(places))]
+        aside += [asyncio.create_task(self.conditions.run()), asyncio.create_task(self._page.run())]
         carrier = asyncio.ensure_future(queues.run())
         try:
             for place in places:
