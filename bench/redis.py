@@ -1,10 +1,11 @@
 """Whether a Redis, well or faulty, slows the service down.
 
-    python -m bench.redis [--images 1500] [--rounds 5] [--only well,dead]
+    python -m bench.redis [--images 1000] [--rounds 9] [--only well,dead]
 
-``webpd run --once`` over JPEG thumbnails, each time over a fresh copy of the same tree, against:
+``webpd run --once`` over JPEG thumbnails with WEBPD_REDIS_URL, and at the same time over a copy of them without it, on
+the same cores: what else happens on the machine hits both, and who waits is overtaken. Contenders:
 
-- ``without``: no WEBPD_REDIS_URL;
+- ``none``: no Redis on either side, which shows how far two runs of the same differ;
 - ``well``: a redis-server with deploy/redis/redis.conf, as the others that follow;
 - ``paused``: CLIENT PAUSE as soon as the service has connected, until the end;
 - ``full``: filled to its maxmemory and evicting, while another client writes 4 MB a second into it;
@@ -12,9 +13,8 @@
 - ``dead``: nobody listens at its address;
 - ``hung``: connections are taken in, and nothing is ever answered.
 
-All run once in every round, in turns forwards and backwards; ratios are taken within a round. The speed is that of the
-whole command, from its start to its end; the pace that from the first sidecar to the last. The processor time is that
-of the service's own process, without the codecs'. The server and its other clients run on the same cores.
+The speed is that of the whole command, from its start to its end; the pace that from the first sidecar to the last. The
+processor time is that of the service's own process, without the codecs'.
 """
 
 import argparse
@@ -30,6 +30,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,14 @@ class Run:
     processor: float
 
 
+@dataclass(frozen=True)
+class Pair:
+    """Two services at work at the same time."""
+
+    with_it: Run
+    without: Run
+
+
 def repeatedly(seconds: float, work: Callable[[], object]) -> AbstractContextManager[None]:
     """Do the work in a thread, every so many seconds, until the block ends."""
 
@@ -79,7 +88,7 @@ def repeatedly(seconds: float, work: Callable[[], object]) -> AbstractContextMan
 
 
 @contextlib.contextmanager
-def without(_: Path) -> Iterator[str]:
+def none(_: Path) -> Iterator[str]:
     """No Redis."""
     yield "none"
 
@@ -159,7 +168,7 @@ def hung(_: Path) -> Iterator[str]:
 
 
 CONTENDERS: dict[str, Callable[[Path], AbstractContextManager[str]]] = {
-    "without": without,
+    "none": none,
     "well": well,
     "paused": paused,
     "full": full,
@@ -169,78 +178,84 @@ CONTENDERS: dict[str, Callable[[Path], AbstractContextManager[str]]] = {
 }
 
 
-def timed(tree: Path, folder: Path, url: str, images: int) -> Run:
-    """Run the service once over the tree, with its state in the folder."""
+def timed(name: str, template: Path, folder: Path, together: threading.Barrier) -> Run:
+    """Run the service once, with that Redis, over a copy of the template in the folder."""
+    shutil.copytree(template, folder / "tree")
+    images = sum(1 for _ in template.rglob("*.jpg"))
     environment = os.environ | {
         "WEBPD_OWNER": "keep",
         "WEBPD_STATE_DIR": str(folder / "state"),
         "WEBPD_LOG_FORMAT": "json",
-        "WEBPD_REDIS_URL": url,
     }
-    start = time.perf_counter()
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen([WEBPD, "run", "--once", str(tree)], env=environment, stdout=log, stderr=log)
+    command = [WEBPD, "run", "--once", str(folder / "tree")]
+    with CONTENDERS[name](folder / "redis") as url, (folder / "log").open("w") as log:
+        together.wait()
+        start = time.perf_counter()
+        process = subprocess.Popen(command, env=environment | {"WEBPD_REDIS_URL": url}, stdout=log, stderr=log)
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         seconds = time.perf_counter() - start
         # What has ended and was not waited for still tells its own time (proc_pid_stat(5), fields 14 and 15).
         stat = Path(f"/proc/{process.pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
-    times = [path.stat().st_ctime for path in tree.rglob("*.webp")]
-    if process.wait() or len(times) != images:
-        raise SystemExit(f"{len(times)} of {images} made, ended with {process.returncode}: see {folder}/log")
+        code = process.wait()
+    times = [path.stat().st_ctime for path in (folder / "tree").rglob("*.webp")]
+    if code or len(times) != images:
+        raise SystemExit(f"{len(times)} of {images} made, ended with {code}: {(folder / 'log').read_text()[-2000:]}")
     return Run(seconds, max(times) - min(times), (int(stat[11]) + int(stat[12])) / TICK)
 
 
-def race(names: list[str], template: Path, work: Path, options: argparse.Namespace) -> list[dict[str, Run]]:
-    """All contenders in every round, each on a copy of ``template``."""
+def race(names: list[str], template: Path, work: Path, turns: int) -> list[dict[str, Pair]]:
+    """All contenders in every round, each beside a service without Redis."""
     rounds = []
-    for turn in range(options.rounds):
-        runs = {}
-        for name in names if turn % 2 == 0 else reversed(names):
-            folder = work / f"{turn}-{name}"  # stays until the end: see bench.throughput
-            shutil.copytree(template, folder / "tree")
-            os.sync()
-            with CONTENDERS[name](folder / "redis") as url:
-                runs[name] = timed(folder / "tree", folder, url, options.images)
-            print(f"  round {turn + 1} {name}: {runs[name]}", file=sys.stderr)
-        rounds.append(runs)
+    with ThreadPoolExecutor(2) as pool:
+        for turn in range(turns):
+            pairs = {}
+            for name in names if turn % 2 == 0 else reversed(names):
+                folder = work / f"{turn}-{name}"  # stays until the end: see bench.throughput
+                together = threading.Barrier(2, timeout=300)
+                with_it = pool.submit(timed, name, template, folder / "with", together)
+                without = pool.submit(timed, "none", template, folder / "without", together)
+                pairs[name] = Pair(with_it.result(), without.result())
+                print(f"  round {turn + 1} {name}: {pairs[name]}", file=sys.stderr)
+            rounds.append(pairs)
     return rounds
 
 
-def ratios(rounds: list[dict[str, Run]], name: str) -> list[float]:
-    """Its speed as a part of that without Redis, in each round."""
-    return [runs["without"].seconds / runs[name].seconds for runs in rounds]
+def ratios(rounds: list[dict[str, Pair]], name: str) -> list[float]:
+    """Its speed as a part of that of the run beside it, in each round."""
+    return [pairs[name].without.seconds / pairs[name].with_it.seconds for pairs in rounds]
 
 
-def table(rounds: list[dict[str, Run]], images: int) -> str:
+def table(rounds: list[dict[str, Pair]], images: int) -> str:
     """The results as a Markdown table."""
     lines = [
-        f"### {images} JPEG thumbnails",
+        f"### {images} JPEG thumbnails, {len(rounds)} rounds, medians",
         "",
-        "| Redis | images/s, median | ÷ without, each round | median | pace ÷ without, median | ms of a core, each |",
-        "|---|--:|---|--:|--:|--:|",
+        "| Redis | speed ÷ without, each round | median | pace ÷ without | ms of a core an image | without |",
+        "|---|---|--:|--:|--:|--:|",
     ]
     for name in rounds[0]:
-        times = ratios(rounds, name)
-        speed = statistics.median(images / runs[name].seconds for runs in rounds)
-        pace = statistics.median(runs["without"].working / runs[name].working for runs in rounds)
-        processor = statistics.median(runs[name].processor for runs in rounds) / images * 1000
+        pairs, speeds = [pairs[name] for pairs in rounds], ratios(rounds, name)
+        pace = statistics.median(pair.without.working / pair.with_it.working for pair in pairs)
+        used, beside = (
+            statistics.median(run.processor / images * 1000 for run in runs)
+            for runs in ([pair.with_it for pair in pairs], [pair.without for pair in pairs])
+        )
         lines.append(
-            f"| {name} | {speed:.1f} | {', '.join(f'{ratio:.3f}' for ratio in times)} |"
-            f" **{statistics.median(times):.3f}** | {pace:.3f} | {processor:.2f} |"
+            f"| {name} | {', '.join(f'{speed:.3f}' for speed in speeds)} | **{statistics.median(speeds):.3f}** |"
+            f" {pace:.3f} | {used:.2f} | {beside:.2f} |"
         )
     return "\n".join(lines) + "\n"
 
 
-def plot(path: str, rounds: list[dict[str, Run]]) -> None:
+def plot(path: str, rounds: list[dict[str, Pair]]) -> None:
     """The ratios of every round."""
     figure = Figure(figsize=(6.5, 3.5), layout="tight")
     panel = figure.subplots()
-    names = [name for name in rounds[0] if name != "without"]
-    for place, name in enumerate(names):
-        times = ratios(rounds, name)
-        panel.barh(place, statistics.median(times), color="tab:blue", alpha=0.5)
-        panel.plot(times, [place] * len(times), "k.")
-    panel.set_yticks(range(len(names)), names)
+    for place, name in enumerate(rounds[0]):
+        speeds = ratios(rounds, name)
+        panel.barh(place, statistics.median(speeds), color="tab:blue", alpha=0.5)
+        panel.plot(speeds, [place] * len(speeds), "k.")
+    panel.set_yticks(range(len(rounds[0])), list(rounds[0]))
     panel.axvline(1, color="black", linewidth=0.8)
     panel.axvline(WANTED, color="tab:red", linewidth=0.8)
     panel.set(xlabel="speed ÷ speed without Redis (dots: rounds; red: what is wanted)")
@@ -250,19 +265,19 @@ def plot(path: str, rounds: list[dict[str, Run]]) -> None:
 def main() -> None:
     """Measure, print the table, and leave it and the plot in bench/out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=1500, help="JPEG thumbnails (default 1500)")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds (default 5)")
+    parser.add_argument("--images", type=int, default=1000, help="JPEG thumbnails (default 1000)")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds (default 9)")
     parser.add_argument("--only", default=",".join(CONTENDERS), help=f"contenders (default {','.join(CONTENDERS)})")
     options = parser.parse_args()
     if not shutil.which("redis-server"):
         raise SystemExit("missing: redis-server: apt-get install redis-server")
-    names = [name for name in CONTENDERS if name == "without" or name in options.only.split(",")]
+    names = [name for name in CONTENDERS if name in options.only.split(",")]
     os.makedirs(OUT, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="webpd-bench-") as work:
         template = Path(work, "template")
         lay_out(str(template), options.images, "jpg", None)
-        rounds = race(names, template, Path(work), options)
-    text = f"{len(os.sched_getaffinity(0))} cores.\n\n{table(rounds, options.images)}"
+        rounds = race(names, template, Path(work), options.rounds)
+    text = table(rounds, options.images)
     with open(os.path.join(OUT, "redis.md"), "w", encoding="utf-8") as file:
         file.write(text)
     with open(os.path.join(OUT, "redis.json"), "w", encoding="utf-8") as file:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import skimage
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from tests.referee import Chromium, open_chromium
@@ -23,6 +25,10 @@ from webpd.model import Encoding
 PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
 WEBPD = (sys.executable, "-m", "webpd")
 LIMITS = Limits(max_pixels=50_000_000, worker_memory=3 << 29, job_timeout=60.0)
+
+# No test fails because the machine is busy: `make test` runs more of them at once than there are cores.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")
@@ -131,6 +137,14 @@ def write(path: Path, data: bytes, mtime: float | None = None) -> Path:
     if mtime is not None:
         os.utime(path, (mtime, mtime))
     return path
+
+
+def open_to_all(path: Path) -> None:
+    """Let other users reach it: the folders that pytest makes for tests are closed to them."""
+    temporary = Path(tempfile.gettempdir())
+    for folder in (path, *path.parents):
+        if temporary in folder.parents:
+            folder.chmod(0o755)
 
 
 def descendants(pid: int) -> set[int]:

@@ -34,11 +34,20 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = 30) ->
         time.sleep(0.02)
 
 
+_given: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    """Return a port of 127.0.0.1 that nobody listens on and that no other process of the tests is given."""
+    while True:
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            port = int(one.getsockname()[1])
+        mark = socket.socket(socket.AF_UNIX)
+        _given.append(mark)  # for as long as this process lives
+        with contextlib.suppress(OSError):
+            mark.bind(f"\0webpd-test-port-{port}")
+            return port
 
 
 def family(pid: int) -> set[int]:
@@ -112,6 +121,8 @@ class SshfsLab:
             self._sshfs = subprocess.Popen(command, start_new_session=True, stderr=log)
         sshfs = self._sshfs
         wait_for(lambda: sshfs.poll() is not None or self.mounted, "sshfs mounts")
+        with contextlib.suppress(OSError):
+            os.statvfs(self.mnt)  # sshfs mounts before it connects, and takes the mount away if it cannot
         if not self.mounted:
             raise RuntimeError(f"{self.mnt}: sshfs ended: {(self._ssh / 'sshfs.log').read_text()}")
 
@@ -122,7 +133,9 @@ class SshfsLab:
     def kill_sshfs(self) -> None:
         """End sshfs without unmounting: every call answers ENOTCONN."""
         if self._sshfs is not None:
-            for pid in family(self._sshfs.pid):
+            others = family(self._sshfs.pid) - {self._sshfs.pid}
+            self._sshfs.kill()  # before its ssh: while it connects, it unmounts when that one ends
+            for pid in others:
                 _send(pid, signal.SIGKILL)
             self._sshfs.wait()
             self._sshfs = None

@@ -1,5 +1,7 @@
 """Threads that lose nothing, take nothing before its time, and pass on what went wrong."""
 
+import os
+import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -87,6 +89,27 @@ def test_a_stopped_crew_finishes_what_is_in_work_and_takes_no_more() -> None:
     gate.set()
     assert crew.finish()
     assert done == [0]
+
+
+def test_what_is_in_work_when_an_interrupt_comes_is_waited_for() -> None:
+    gate, begun = threading.Event(), threading.Event()
+
+    def work(item: int) -> None:
+        begun.set()
+        gate.wait()
+
+    def wait_until_interrupted() -> None:
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        crew.finish(30)
+
+    crew = started(Crew(work, iter(range(3)), 1, "test"))
+    begun.wait()
+    with pytest.raises(KeyboardInterrupt):
+        wait_until_interrupted()
+    crew.stop()
+    assert not crew.finish(0.05)
+    gate.set()
+    assert crew.finish()
 
 
 def test_a_thread_that_hangs_is_told_and_not_waited_for() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import write
 from webpd.errors import UsageError
-from webpd.settings import Address, Owner, Rate, Settings, Token, load, refuse_nested, shown
+from webpd.settings import Address, Owner, Rate, RedisUrl, Settings, Token, load, refuse_nested, shown
 
 REDIS = "redis://webpd:secret@127.0.0.1:6379/0"
 
@@ -154,6 +154,8 @@ def test_the_password_of_a_redis_is_never_shown() -> None:
     assert shown("redis_url", load({}, {"WEBPD_REDIS_URL": REDIS}).settings.redis_url) == (
         "redis://webpd:***@127.0.0.1:6379/0"
     )
+    assert RedisUrl("unix:///run/r.sock?db=1&password=secret&x=1").public == "unix:///run/r.sock?db=1&password=***&x=1"
+    assert RedisUrl("redis://:secret@host").public == "redis://:***@host"
     with pytest.raises(UsageError) as error:
         load({}, {"WEBPD_REDIS_URL": "reddis://:secret@127.0.0.1"})
     assert "secret" not in str(error.value)

@@ -21,7 +21,12 @@ class Crew(Generic[T]):
         self._taking = threading.Lock()
         self._stopped = False
         self._error: BaseException | None = None
-        self._threads = [threading.Thread(target=self._run, name=f"{name}-{n}", daemon=True) for n in range(threads)]
+        # is_alive() will not do: to Python 3.11 and 3.12 a thread has ended when an interrupt comes while join() waits.
+        self._ended = [threading.Event() for _ in range(threads)]
+        self._threads = [
+            threading.Thread(target=self._run, args=(ended,), name=f"{name}-{n}", daemon=True)
+            for n, ended in enumerate(self._ended)
+        ]
 
     def start(self) -> None:
         for thread in self._threads:
@@ -34,13 +39,14 @@ class Crew(Generic[T]):
     def finish(self, seconds: float | None = None) -> bool:
         """Wait until all is done, or that long; tell whether it is. Raises what a thread raised."""
         deadline = None if seconds is None else time.monotonic() + seconds
-        for thread in filter(threading.Thread.is_alive, self._threads):
-            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        begun = [ended for thread, ended in zip(self._threads, self._ended, strict=True) if thread.ident is not None]
+        for ended in begun:
+            ended.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
         if self._error is not None:
             raise self._error
-        return not any(thread.is_alive() for thread in self._threads)
+        return all(ended.is_set() for ended in begun)
 
-    def _run(self) -> None:
+    def _run(self, ended: threading.Event) -> None:
         try:
             while not self._stopped:
                 with self._taking:
@@ -51,3 +57,5 @@ class Crew(Generic[T]):
         except BaseException as error:  # whatever it is, finish() raises it
             self._error = self._error or error
             self._stopped = True
+        finally:
+            ended.set()

@@ -53,6 +53,7 @@ def test_while_no_service_runs_it_says_so_and_tells_what_is_remembered(
         "unsettled": 1,
         "images": 12,
         "orphans": 2,
+        "hosts": None,
         "counted": {
             "at": "2026-09-22T12:00:00Z",
             "listed_at": "2026-09-22T11:00:00Z",

@@ -5,11 +5,9 @@ import itertools
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from tests.queue.contract import OTHER, ROOT, jobs
 from tests.redis.server import RedisServer
@@ -102,16 +100,3 @@ class Hosts:
 
     def _hear(self, ended: Sequence[tuple[Job, Ending]], *, mine: bool) -> None:
         self.concluded += [(job.path, mine) for job, _ in ended]
-
-
-@pytest.fixture
-async def hosts(server: RedisServer, tmp_path: Path) -> AsyncIterator[Hosts]:
-    some = Hosts(server, tmp_path)
-    yield some
-    await some.end()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with RedisServer(tmp_path_factory.mktemp("redis"), "queue.conf") as running:
-        yield running

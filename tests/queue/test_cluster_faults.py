@@ -4,24 +4,27 @@ import asyncio
 import os
 import pickle
 import signal
-import socket
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
-from redis import Redis
 
-from tests.queue.contract import BACKFILL, OTHER, ROOT, eventually, job, jobs, take
+from redis import Redis
+from tests.queue.contract import BACKFILL, OTHER, ROOT, eventually, job, jobs
 from tests.queue.host import TAKERS
-from tests.queue.hosts import Hosts, ended, hosts, paths, server
+from tests.queue.hosts import Hosts, ended, paths
 from tests.redis.server import RedisServer
 from webpd.errors import UnfitError
+from webpd.queue.cluster.watch import WatchQueue
 from webpd.queue.cluster.wire import Batch, Item, place_of
 from webpd.queue.cluster.work import WorkQueue
+from webpd.queue.manager import QueueManager
 
-__all__ = ["hosts", "server"]
 pytestmark = pytest.mark.anyio
 
 
@@ -40,6 +43,19 @@ async def test_what_a_killed_host_had_is_done_by_another_one_soon(hosts: Hosts) 
     await eventually(lambda: watch.state().idle)
     assert sorted(hosts.done) == sorted(paths(12))
     assert sorted(hosts.concluded) == sorted((path, True) for path in paths(12))
+
+
+async def test_what_a_killed_host_had_told_of_is_not_done_again(hosts: Hosts) -> None:
+    watch = hosts.watch(batch=8)
+    victim = hosts.process("work", 0.4)
+    await watch.offer(jobs("a", 8), BACKFILL)
+    await eventually(lambda: len(hosts.concluded) >= 4)
+    victim.kill()
+    told = {path for path, _ in hosts.concluded}
+    hosts.work(takers=2)
+    await eventually(lambda: watch.state().idle)
+    assert not told & set(hosts.done)
+    assert told | set(hosts.done) == set(paths(8))
 
 
 async def test_what_a_host_that_hangs_had_is_done_by_another_one_and_nobody_minds_when_it_wakes(hosts: Hosts) -> None:
@@ -62,13 +78,30 @@ async def test_a_host_that_is_told_to_stop_gives_back_at_once_what_it_has(hosts:
     watch = hosts.watch()
     await watch.offer(jobs("a", 8), BACKFILL)
     leaving = hosts.work(lease=600)
-    in_hands = await take(leaving)
+    in_hands = await leaving.take(ROOT)
     await eventually(lambda: watch.state().in_flight == 8)
     hosts.tasks[-1].cancel()
     hosts.work(takers=2, lease=600)
     await eventually(lambda: watch.state().idle)
     assert sorted(hosts.done) == sorted(paths(8))
     await leaving.done(in_hands, ended(in_hands.job))  # what ends too late is of no use, and no error
+
+
+async def test_a_host_that_is_about_to_stop_finishes_what_is_in_hands_and_lets_others_have_the_rest(
+    hosts: Hosts,
+) -> None:
+    watch = hosts.watch()
+    await watch.offer(jobs("a", 8), BACKFILL)
+    leaving = hosts.work(lease=600)
+    in_hands = await leaving.take(ROOT)
+    await eventually(lambda: watch.state().in_flight == 8)
+    leaving.drain()
+    hosts.work(takers=2, lease=600)
+    await eventually(lambda: len(hosts.done) == 7)
+    assert in_hands.job.path not in hosts.done
+    await leaving.done(in_hands, ended(in_hands.job))
+    await eventually(lambda: watch.state().idle)
+    assert len(hosts.done) == 7
 
 
 async def test_a_host_whose_mount_hangs_gives_back_what_does_not_move(hosts: Hosts) -> None:
@@ -98,12 +131,16 @@ async def test_a_host_where_nobody_takes_any_more_keeps_nothing(hosts: Hosts) ->
 
 @pytest.mark.parametrize("fault", ["FLUSHALL", "restart empty", "killed"])
 async def test_what_redis_forgets_is_done_all_the_same(hosts: Hosts, fault: str) -> None:
+
+    def reached(count: float) -> bool:
+        return len(hosts.concluded) >= count
+
     watch = hosts.watch()
     await watch.offer(jobs("a", 400), BACKFILL)
     for _ in range(2):
         hosts.work(takers=2, seconds=0.01)
     for fraction in (0.2, 0.5):
-        await eventually(lambda enough=400 * fraction: len(hosts.concluded) > enough)
+        await eventually(partial(reached, 400 * fraction))
         if fault == "FLUSHALL":
             hosts.server.cli("FLUSHALL")
         elif fault == "killed":
@@ -129,7 +166,9 @@ async def test_without_redis_all_waits_and_nobody_knocks_all_the_time(hosts: Hos
         await eventually(lambda: watch.state().idle)
     assert attempts < 30
     assert sorted(hosts.concluded) == sorted((path, True) for path in paths(100) + paths(10, "b"))
-    assert len(logs) <= 2 * 3, "a line of each host for each change; the fault may be seen in two ways"
+    lines = Counter("engine" in line["event"] for line in logs)
+    assert not lines[True], "the engine does not say it as well"
+    assert lines[False] <= 2 * 6, "each host says each change, and the fault is one that closes, refuses and hangs up"
 
 
 async def knocks_within(seconds: float, address: tuple[str, int]) -> int:
@@ -170,9 +209,9 @@ async def test_when_one_of_two_hosts_that_watch_is_killed_the_other_one_misses_n
 async def test_what_is_gone_again_after_it_was_done_is_done_again(hosts: Hosts) -> None:
     watch = hosts.watch()
     hosts.work(takers=1)
-    for times in (1, 2):
+    for _ in range(2):
         await watch.offer([job("a/0.jpg")], BACKFILL)
-        await eventually(lambda times=times: len(hosts.concluded) == times)
+        await eventually(lambda: watch.state().idle)
     assert hosts.done == 2 * paths(1)
 
 
@@ -199,7 +238,7 @@ class Bomb:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def __reduce__(self) -> object:
+    def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, (str(self.path),)
 
 
@@ -240,13 +279,13 @@ async def test_a_letter_that_nobody_can_read_is_thrown_away(hosts: Hosts) -> Non
     assert sum("thrown away" in line["event"] for line in logs) == 3
 
 
-async def test_a_redis_that_evicts_is_refused_with_what_to_set(tmp_path: Path, hosts: Hosts) -> None:
+async def test_a_redis_that_evicts_is_refused_with_what_to_set(tmp_path: Path) -> None:
     with RedisServer(tmp_path / "cache", "redis.conf") as cache:
         for queue in (
             WorkQueue([ROOT], cache.url, b""),
-            Hosts(cache, tmp_path).watch(),
+            WatchQueue(QueueManager([ROOT]), [ROOT], cache.url, b"", lambda *_, **__: None),
         ):
-            with pytest.raises(UnfitError, match="maxmemory-policy noeviction.*queue.conf"):
+            with pytest.raises(UnfitError, match=r"maxmemory-policy noeviction.*queue\.conf"):
                 await asyncio.wait_for(queue.run(), 30)
 
 

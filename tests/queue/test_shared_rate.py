@@ -213,10 +213,13 @@ async def test_with_redis_killed_and_back_again_empty_the_limit_is_shared_again(
 
 async def test_a_redis_that_was_never_there_leaves_the_limit_of_one_host(tmp_path: Path) -> None:
     server = RedisServer(tmp_path)
-    async with Host(server.url, images(20, 60), None) as one:
-        await let_pass(one.limit, [KIB] * 20, within=LONG)
-        assert await is_refused(one.limit, FRESH)
-        assert not one.limit.shared
+    with capture_logs() as logs:
+        async with Host(server.url, images(20, 60), None) as one:
+            await becomes(lambda: one.link.state.errors)
+            await let_pass(one.limit, [KIB] * 20, within=LONG)
+            assert await is_refused(one.limit, FRESH)
+            assert not one.limit.shared
+    assert [line["log_level"] for line in logs if "rate limit" in line["event"]] == ["warning"]
 
 
 async def test_a_redis_that_is_flushed_again_and_again_stops_nothing(host: Hosts, server: RedisServer) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import as_nobody, write
+from tests.conftest import as_nobody, open_to_all, write
 from tests.reconcile.scene import FINGERPRINT, IMAGE, LOCAL, Inbox, Scene, in_threads, meddled, once
 from webpd.ledger.port import Directory
 from webpd.ledger.sqlite import SqliteLedger
@@ -321,8 +321,7 @@ def test_a_directory_that_cannot_be_read_is_told_once_and_waited_for(tmp_path: P
     write(home / "tree" / "shut" / "a.jpg", IMAGE)
     for folder in (home, home / "tree", home / "tree" / "shut"):
         os.chown(folder, 65534, 65534)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    open_to_all(tmp_path)
     shut = home / "tree" / "shut"
     shut.chmod(0)
 

@@ -87,7 +87,8 @@ class RedisServer:
         """Stop it and start it again, with its data or ``empty``."""
         self.stop()
         if empty:
-            shutil.rmtree(self._folder / "appendonlydir")
+            for kept in filter(Path.is_dir, self._folder.iterdir()):  # its log of what was written
+                shutil.rmtree(kept)
         self.start(*options)
 
     def freeze(self) -> None:

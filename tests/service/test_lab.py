@@ -97,6 +97,7 @@ def test_a_killed_sshfs_leaves_a_dead_mount_that_can_be_replaced(lab: SshfsLab) 
 
 
 def test_an_unmounted_folder_is_empty_until_it_is_mounted_again(lab: SshfsLab) -> None:
+    (lab.origin / "there").touch()
     lab.unmount()
     assert list(lab.mnt.iterdir()) == []
     lab.mount()

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import WEBPD, as_nobody, write
+from tests.conftest import WEBPD, as_nobody, open_to_all, write
 from webpd.tree import naming, sidecar
 from webpd.tree.pruner import PruneError, Pruner, PruningPass, Verdict, examine
 from webpd.tree.publisher import DryPublisher, Publisher, PublishError
@@ -97,12 +97,6 @@ def prune(root: Path, between: Callable[[], object] = lambda: None) -> Told:
     for folder in list(looks.folders()):
         looks.second(folder)
     return told
-
-
-def open_to_all(tmp_path: Path) -> None:
-    """Let other users reach what the test made."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
 
 
 def snapshot(root: Path) -> dict[str, tuple[int, int, int]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import as_nobody, write
+from tests.conftest import as_nobody, open_to_all, write
 from webpd.model import Job
 from webpd.tree import publisher, source
 from webpd.tree.publisher import Publisher, PublishError, StorageError, sweep
@@ -116,9 +116,7 @@ def test_a_refused_chown_publishes_all_the_same_and_warns_once(original: Source,
     folder = Path(original.path).parent
     write(folder / "b.jpg", b"original", MTIME)
     os.chmod(folder, 0o777)  # noqa: S103 - for a user who is neither root nor the owner
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o755)
+    open_to_all(tmp_path)
 
     def publish_two() -> list[str]:
         warnings: list[str] = []
@@ -138,8 +136,7 @@ def test_a_refused_chown_publishes_all_the_same_and_warns_once(original: Source,
 
 
 def test_a_folder_without_write_permission_is_named_with_the_cure(original: Source, tmp_path: Path) -> None:
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o755)
+    open_to_all(tmp_path)
 
     def publish() -> str:
         try:
@@ -217,8 +214,7 @@ def test_a_webp_that_came_in_place_of_ours_is_not_withdrawn(original: Source, pl
 def test_a_process_that_may_only_chown_gives_sidecars_away(original: Source, tmp_path: Path) -> None:
     folder = Path(original.path).parent
     os.chown(folder, 65534, 65534)
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o755)
+    open_to_all(tmp_path)
     program = (
         "from webpd.model import Job; from webpd.tree import source; from webpd.tree.publisher import Publisher;"
         f"original = source.read(Job({original.path!r}, {str(folder)!r}, 1), 99);"

@@ -35,7 +35,7 @@ SAID = {
 _TIMEOUT = 2.0  # seconds that the service has for its answer
 _PERIODS = {"all": None, "day": 86_400.0, "hour": 3600.0}  # seconds
 _WORKED = (Result.CONVERTED, Result.KEPT_ORIGINAL, Result.SKIPPED, Result.FAILED)
-_LIVE = ("root", "kind", "mount", "detail", "watch", "directories", "unsettled", "images", "orphans")
+_LIVE = ("root", "kind", "mount", "detail", "watch", "directories", "unsettled", "images", "orphans", "hosts")
 _ANSWERS = ("ok", "degraded")
 
 # How the service is, why that is thought, and its health page where it answers.

@@ -48,8 +48,9 @@ def status(
       redis, queue_redis
                    of the service: configured, up, since, detail
       roots        a list: root, kind, mount, detail, watch; directories, unsettled, images,
-                   orphans (as known now); counted: at, listed_at (when each folder had been
-                   listed last), directories, images, orphans, kept_original, skipped, failed
+                   orphans (as known now); hosts (how many do its work, for the role watch);
+                   counted: at, listed_at (when each folder had been listed last),
+                   directories, images, orphans, kept_original, skipped, failed
       hosts        a list of the processes that share the Redis: name, role, pid, version,
                    started, rate, queue, in_flight, roots
       all_hosts    the totals of all hosts
@@ -137,6 +138,9 @@ def _root_lines(root: Mapping[str, Any]) -> Iterator[str]:
     if root["watch"] is not None:
         how.append(f"watched by {root['watch']}")
     yield f"{root['root']} ({', '.join(how)})"
+    if root["hosts"] is not None:
+        hosts = f"{root['hosts']:,} hosts" if root["hosts"] else "NO HOST of the same version and settings"
+        yield f"          worked on by {hosts}"
     if (counted := root["counted"]) is not None:
         images = f"{counted['images']:,} images in {counted['directories']:,} directories"
         known = ", ".join(f"{counted[key]:,} {name}" for key, name in _COUNTED.items())

@@ -324,7 +324,7 @@ class ReadOnly:
         except FileNotFoundError as error:
             raise UnfitError(
                 f"{self._path}: nothing is remembered there: run `webpd run` first, or name the folder that it uses by "
-                "WEBPD_STATE_DIR"
+                "WEBPD_STATE_DIR (among several hosts, only those that find work remember anything)"
             ) from error
         except (OSError, *_ERRORS) as error:
             if isinstance(error, OSError) or _is_obstacle(error):

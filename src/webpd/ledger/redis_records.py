@@ -226,7 +226,7 @@ def _arguments(event: Event) -> Iterable[bytes | str | int | float]:
         event.seconds,
         event.fingerprint,
         event.at,
-        event.host,
+        os.fsencode(event.host),
     )
 
 
@@ -248,7 +248,7 @@ def _event(name: bytes, facts: Sequence[bytes]) -> Event:
         seconds=float(seconds),
         fingerprint=fingerprint,
         at=float(at),
-        host=host.decode(),
+        host=os.fsdecode(host),
     )
 
 

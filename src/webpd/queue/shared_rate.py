@@ -58,7 +58,7 @@ class SharedRateLimit(RateLimit):
         self._needed = asyncio.Event()
         self._asked: float | None = None
         self._rests_until = 0.0
-        self._shared = False
+        self._shared: bool | None = None
 
     def _allowance(self, rate: Rate, name: str) -> "_Allowance":
         self._allowances.append(_Allowance(rate, name, self))
@@ -70,7 +70,7 @@ class SharedRateLimit(RateLimit):
     @property
     def shared(self) -> bool:
         """Whether the limit holds for all hosts together; only images that pass show that."""
-        return self._shared and self._link.state.up
+        return self._shared is True and self._link.state.up
 
     def alone(self) -> bool:
         """Tell whether this host must do without Redis now, and let the log tell when that has changed."""

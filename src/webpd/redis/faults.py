@@ -1,6 +1,7 @@
 """What is wrong with a Redis, for the administrator: what happened, and what to do."""
 
 import errno
+import re
 import socket
 
 from redis.exceptions import InvalidResponse
@@ -10,7 +11,7 @@ _ANSWERS = {
     "NOAUTH": "wants a user and a password: set those of its ACL file (deploy/redis/users.acl) in {variable}",
     "NOPERM": "does not let this user do what webpd needs: give it the rights that deploy/redis/users.acl has",
     "LOADING": "is loading its data from disk: it will answer when that is done",
-    "OOM": "is full and evicts nothing: set maxmemory-policy allkeys-lru, or a larger maxmemory",
+    "OOM": "is full: set a larger maxmemory, and the maxmemory-policy that deploy/redis has for {variable}",
     "MISCONF": "can't write to its disk, and takes no writes until it can: make room there, its log tells more",
     "READONLY": "is a replica and takes no writes: name the primary in {variable}",
     "MASTERDOWN": "is a replica that has lost its primary: name the primary in {variable}",
@@ -38,8 +39,8 @@ def explain(error: BaseException, within: float, variable: str) -> str:
             return f"does not answer within {within:g} s: it hangs, is overloaded, or the network drops what is sent"
         if isinstance(cause, socket.gaierror):
             return f"can't be found: its name is not known; set its address in {variable}"
-        if isinstance(cause, OSError) and cause.errno in _OBSTACLES:
-            return _OBSTACLES[cause.errno].format(variable=variable)
+        if (number := _errno(cause)) in _OBSTACLES:
+            return _OBSTACLES[number].format(variable=variable)
         cause = cause.__cause__ or cause.__context__
     code = _code(error)
     if code in _ANSWERS:
@@ -48,6 +49,14 @@ def explain(error: BaseException, within: float, variable: str) -> str:
         return f"does not answer as Redis does: set its address in {variable}"
     text = str(error).partition("\n")[0]
     return f"fails ({text or type(error).__name__}): see its log"
+
+
+def _errno(error: BaseException) -> int | None:
+    """Return the number of an OSError, also where redis-py, or a list of addresses tried, has it in words alone."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    found = re.search(r"\b(?:Error|Errno) (\d+)\b", str(error))
+    return int(found[1]) if found else None
 
 
 def _code(error: BaseException) -> str:

@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import random
+import socket
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import structlog
 from redis.asyncio import Redis
@@ -24,6 +27,7 @@ from webpd.settings import RedisUrl
 T = TypeVar("T")
 
 _CONNECTIONS = 8
+"""Calls at once; others wait for their turn."""
 _PATIENCE = 1.0
 """Seconds after which a server that does not answer counts as gone."""
 _LOOK_EVERY = 5.0
@@ -31,6 +35,7 @@ _FIRST_DELAY, _LAST_DELAY = 0.5, 30.0
 _PROBE = f"{PREFIX}probe"
 _PROBE_KEPT = 60
 """Seconds."""
+_PROBE_SCRIPT = "redis.call('HSET', KEYS[1], 'there', 1) redis.call('EXPIRE', KEYS[1], ARGV[1])"
 
 _log = structlog.get_logger(__name__)
 
@@ -64,7 +69,7 @@ def open_client(url: RedisUrl, variable: str) -> Redis:
             "decode_responses": False,  # paths need not be UTF-8
             "driver_info": None,  # a round trip less, and Redis before 7.2 does not know the command
             "health_check_interval": 0,
-            "max_connections": _CONNECTIONS,
+            "max_connections": _CONNECTIONS + 1,  # the last one is for looking whether Redis still answers
             "protocol": 2,  # with 3, redis-py does not look whether a connection still has an answer to an earlier call
             "retry": Retry(NoBackoff(), 0),
             "socket_connect_timeout": _PATIENCE,
@@ -81,16 +86,25 @@ class RedisLink:
     """One Redis for one event loop. While it is down, nobody waits for it, and it is looked for ever more rarely.
 
     ``changed`` is called with the new state when it changes, but for the number of errors. ``variable`` names the
-    setting that the URL is from. Raises ``UsageError`` as ``open_client`` does.
+    setting that the URL is from; ``meanwhile`` says what happens while it is down. Raises ``UsageError`` as
+    ``open_client`` does.
     """
 
     def __init__(
-        self, url: RedisUrl, *, changed: Callable[[LinkState], None], variable: str = "WEBPD_REDIS_URL"
+        self,
+        url: RedisUrl,
+        *,
+        changed: Callable[[LinkState], None],
+        variable: str = "WEBPD_REDIS_URL",
+        meanwhile: str = "this host goes on by itself",
     ) -> None:
         self._url = url
+        self._meanwhile = meanwhile
         self._changed = changed
         self._variable = variable
         self._client = open_client(url, variable)
+        host = self._client.connection_pool.connection_kwargs.get("host")
+        self._lookup = _Lookup(host) if host and not _is_address(host) else None
         self._room = asyncio.Semaphore(_CONNECTIONS)
         self._state = LinkState(up=False, since=time.time(), detail="was not asked yet", errors=0)
         self._up = asyncio.Event()
@@ -106,7 +120,7 @@ class RedisLink:
         while True:
             self._doubt.clear()
             with contextlib.suppress(RedisDownError):
-                await self._call(_probe, _PATIENCE, probing=True)
+                await self._call(self._look, _PATIENCE, probing=True)
                 self._went_well()
             if self._state.up:
                 # Who answers a probe and soon fails again is not worth a quick look each time.
@@ -142,9 +156,14 @@ class RedisLink:
         with contextlib.suppress(RedisError):
             await self._client.connection_pool.aclose()
 
+    async def _look(self, client: Redis) -> None:
+        if self._lookup and not self._state.up:
+            await self._lookup.look()
+        await _probe(client)
+
     async def _call(self, work: Callable[[Redis], Awaitable[T]], within: float, *, probing: bool = False) -> T:
         try:
-            async with asyncio.timeout(within), self._room:
+            async with asyncio.timeout(within), contextlib.nullcontext() if probing else self._room:
                 return await work(self._client)
         except (RedisError, OSError) as error:
             self._state = replace(self._state, errors=self._state.errors + 1)
@@ -166,7 +185,7 @@ class RedisLink:
         self._up.clear()
         self._become(replace(before, up=False, since=time.time() if before.up else before.since, detail=detail))
         if before.up or before.detail != detail:
-            _log.warning("redis is down: this host goes on by itself", url=self._url.public, detail=detail)
+            _log.warning(f"redis is down: {self._meanwhile}", url=self._url.public, detail=detail)
 
     def _become(self, state: LinkState) -> None:
         before, self._state = self._state, state
@@ -174,6 +193,53 @@ class RedisLink:
             self._changed(state)
 
 
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 async def _probe(client: Redis) -> None:
-    """Write: a server that answers PING may be full, a replica, or without a disk."""
-    await client.set(_PROBE, b"", ex=_PROBE_KEPT)
+    """Write, as the history does: a server that answers PING may be full, a replica, without a disk, or forbid it."""
+    await cast("Any", client.eval(_PROBE_SCRIPT, 1, _PROBE, _PROBE_KEPT))
+
+
+class _Lookup:
+    """Looks whether a host's name is known, one look at a time, in a thread of its own.
+
+    The event loop's threads are few, and its end waits for them: a name server that hangs would hold up all others.
+    """
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._thread: threading.Thread | None = None
+
+    async def look(self) -> None:
+        """Return when the name is known. Raises ``OSError``; ``TimeoutError``: the look before hangs still."""
+        if self._thread is not None and self._thread.is_alive():
+            raise TimeoutError
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[None] = loop.create_future()
+
+        def look() -> None:
+            error: OSError | None = None
+            try:
+                socket.getaddrinfo(self._host, None)
+            except OSError as caught:
+                error = caught
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(tell, error)
+
+        def tell(error: OSError | None) -> None:
+            if found.done():
+                return
+            if error is None:
+                found.set_result(None)
+            else:
+                found.set_exception(error)
+
+        self._thread = threading.Thread(target=look, name="redis-name", daemon=True)
+        self._thread.start()
+        await found

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NoReturn
@@ -12,7 +13,7 @@ from redis.asyncio import Redis
 from webpd.redis import PREFIX
 from webpd.redis.link import RedisDownError, RedisLink
 
-_HOST = f"{PREFIX}host:"
+_HOST = f"{PREFIX}host:".encode()
 _HOSTS = f"{PREFIX}hosts"
 _EVERY = 5.0
 _KEPT = 20
@@ -39,8 +40,8 @@ class Presence:
     roots: Mapping[str, str]
 
     @property
-    def name(self) -> str:
-        return f"{self.host}/{self.pid}"
+    def name(self) -> bytes:
+        return os.fsencode(f"{self.host}/{self.pid}")
 
 
 async def announce(link: RedisLink, look: Callable[[], Presence]) -> NoReturn:
@@ -53,7 +54,7 @@ async def announce(link: RedisLink, look: Callable[[], Presence]) -> NoReturn:
     finally:
         name = look().name
         with contextlib.suppress(RedisDownError):
-            await link.ask(lambda redis: redis.delete(f"{_HOST}{name}"))
+            await link.ask(lambda redis: redis.delete(_HOST + name))
 
 
 async def hosts(redis: Redis) -> list[Presence]:
@@ -61,7 +62,7 @@ async def hosts(redis: Redis) -> list[Presence]:
     names: list[Any] = list(await redis.smembers(_HOSTS))
     if not names:
         return []
-    told: list[Any] = await redis.mget([_HOST.encode() + name for name in names])
+    told: list[Any] = await redis.mget([_HOST + name for name in names])
     if gone := [name for name, text in zip(names, told, strict=True) if text is None]:
         await redis.srem(_HOSTS, *gone)
     found = [one for one in map(_read, filter(None, told)) if one is not None]
@@ -73,7 +74,7 @@ def _telling(presence: Presence) -> Callable[[Redis], Awaitable[object]]:
 
     async def tell(redis: Redis) -> None:
         async with redis.pipeline() as pipe:
-            pipe.set(f"{_HOST}{presence.name}", text, ex=_KEPT)
+            pipe.set(_HOST + presence.name, text, ex=_KEPT)
             pipe.sadd(_HOSTS, presence.name)
             pipe.expire(_HOSTS, _KEPT)
             await pipe.execute()

@@ -11,13 +11,13 @@ from typing import Any, Protocol
 from webpd.convert.pool import CodecPool
 from webpd.errors import WebpdError
 from webpd.ledger.sqlite import SqliteLedger
-from webpd.model import Result
 from webpd.printable import printable
 from webpd.queue.port import Lane, QueueState
 from webpd.redis.link import LinkState
 from webpd.service.commons import shown
 from webpd.service.keeper import Keeper
 from webpd.settings import Settings
+from webpd.telemetry.metrics import Metrics
 from webpd.times import utc
 from webpd.watch.health import Health
 
@@ -78,10 +78,11 @@ class Standing(Protocol):
     def links(self) -> Sequence[LinkState | None]:
         """Those to the Redis of what is shared and to that of the queue."""
 
+    def hosts(self, root: str) -> int | None:
+        """How many hosts do the work of the root, None where that is for this one to do."""
+
     @property
-    def outcomes(self) -> Mapping[Result, int]: ...
-    @property
-    def pruned(self) -> int: ...
+    def metrics(self) -> Metrics: ...
     @property
     def stopping(self) -> asyncio.Event: ...
 
@@ -133,7 +134,7 @@ class Conditions:
             "since": utc(service.started),
             **{fact: service.facts[fact] for fact in ("version", "host", "role")},
             "parts": [self._shown(one) for one in conditions],
-            "roots": [keeper.state() for keeper in service.keepers],
+            "roots": [{**keeper.state(), "hosts": service.hosts(keeper.root)} for keeper in service.keepers],
             "queue": {
                 **{lane.name.lower(): queue.depth[lane] if queue else 0 for lane in Lane},
                 "delayed": queue.delayed if queue else 0,
@@ -141,8 +142,8 @@ class Conditions:
             },
             "oldest": {lane.name.lower(): round(queue.oldest[lane], 1) if queue else 0.0 for lane in Lane},
             "limited": round(queue.limited, 1) if queue else 0.0,
-            "outcomes": service.outcomes,
-            "pruned": service.pruned,
+            "outcomes": service.metrics.outcomes,
+            "pruned": service.metrics.pruned,
             "redis": shown(cache_link),
             "queue_redis": shown(queue_link),
         }
@@ -183,7 +184,7 @@ def _conditions(service: Standing, settings: Settings) -> Iterator[Condition]:
     else:
         yield Condition("service", "running", State.OK, "runs")
     for keeper in service.keepers:
-        yield _root(keeper)
+        yield _root(keeper, service.hosts(keeper.root))
     yield _codecs(service, settings.role)
     if service.queue is not None:
         yield Condition("queue", "queue", State.OK, _waiting(service.queue))
@@ -193,7 +194,7 @@ def _conditions(service: Standing, settings: Settings) -> Iterator[Condition]:
     yield _link("queue_redis", queue, f"the role {settings.role} needs none", needed=True)
 
 
-def _root(keeper: Keeper) -> Condition:
+def _root(keeper: Keeper, hosts: int | None) -> Condition:
     def tell(key: str, state: State, reason: str, cure: str = "", *, hinders: bool = False) -> Condition:
         return Condition("root", key, state, reason, cure, keeper.label, hinders)
 
@@ -210,6 +211,9 @@ def _root(keeper: Keeper) -> Condition:
         return tell("broken_off", State.DEGRADED, f"polling was broken off: {told}", _ASK_DOCTOR, hinders=hinders)
     if not keeper.poller.watching:
         return tell("first_look", State.DEGRADED, "is looked at for the first time", _WAIT, hinders=True)
+    if hosts == 0:
+        cure = "start one with the role work, the same version and settings, and the root at the same path"
+        return tell("no_host", State.DEGRADED, "no host does the work that is found in it", cure)
     troubles = [*_troubles(state, keeper.label)]
     if troubles:
         keys, reasons, cures = zip(*troubles, strict=True)

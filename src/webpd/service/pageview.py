@@ -156,7 +156,7 @@ class PageView:
         pollers = [keeper.poller for keeper in self._service.keepers if keeper.poller]
         return _Sample(
             time.monotonic(),
-            sum(self._service.outcomes.values()),
+            sum(self._service.metrics.outcomes.values()),
             sum(queue.depth.values()) if queue else 0,
             sum(poller.unsettled for poller in pollers),
         )

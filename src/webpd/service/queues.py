@@ -58,11 +58,20 @@ class Queues:
             await asyncio.Event().wait()
         await self._queue.run()
 
+    def drain(self) -> None:
+        """Let other hosts have what waits here: this one is about to stop."""
+        if self.inlet is None:
+            self._queue.drain()
+
     @property
     def link(self) -> LinkState | None:
         """How the Redis of the queue is, None where there is none."""
         link: LinkState | None = self._queue.link if self._queue else None
         return link
+
+    def hosts(self, root: str) -> int | None:
+        """Return how many hosts do the work of the root, None where that is for this one to do."""
+        return self._queue.hosts(root) if self.outlet is None else None
 
     def state(self) -> QueueState:
         """Return how things stand, at once."""

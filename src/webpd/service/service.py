@@ -18,7 +18,7 @@ from webpd.convert.pool import CodecPool
 from webpd.errors import UsageError, WebpdError
 from webpd.ledger import failures
 from webpd.ledger.sqlite import SqliteLedger
-from webpd.model import Ending, Job, Result
+from webpd.model import Ending, Job
 from webpd.queue.port import Lane, QueueState
 from webpd.redis.link import LinkState
 from webpd.redis.presence import Presence
@@ -94,7 +94,7 @@ class Service:
     ) -> None:
         self._settings = settings
         self._paths = paths
-        self._metrics = metrics
+        self.metrics = metrics
         self._reload = reload
         self._once = once
         self._started = time.time()
@@ -117,7 +117,7 @@ class Service:
     async def run(self) -> Settings | None:
         """Run until told to stop; return the settings to go on with, None to end. Raises ``WebpdError``."""
         self._heed_signals()
-        self._metrics.show(StandingGauges(self))
+        self.metrics.show(StandingGauges(self))
         if self._settings.role != "work":
             self._ledger = await asyncio.to_thread(SqliteLedger, database_of(self._settings))
         try:
@@ -132,7 +132,7 @@ class Service:
             self._queues = Queues(
                 self._settings, [place.path for place in places], self._commons.limit, self._concluded
             )
-            async with served(self, self._page, self._settings, self._metrics, once=self._once):
+            async with served(self, self._page, self._settings, self.metrics, once=self._once):
                 await self._live(places, self._queues)
         finally:
             await self._commons.close()
@@ -186,6 +186,10 @@ class Service:
     def queue(self) -> QueueState | None:
         return self._queues.state() if self._queues else None
 
+    def hosts(self, root: str) -> int | None:
+        """Return how many hosts do the work of the root, None where that is for this one to do."""
+        return self._queues.hosts(root) if self._queues else None
+
     @property
     def links(self) -> Sequence[LinkState | None]:
         return [self._commons.link, self._queues.link if self._queues else None]
@@ -200,16 +204,6 @@ class Service:
     def codecs_ready(self) -> bool:
         """Whether the codec processes have been started."""
         return self._codecs_ready
-
-    @property
-    def outcomes(self) -> Mapping[Result, int]:
-        """How many images came to what since the process began."""
-        return self._metrics.outcomes
-
-    @property
-    def pruned(self) -> int:
-        """How many sidecars were removed since the process began."""
-        return self._metrics.pruned
 
     @property
     def stopping(self) -> asyncio.Event:
@@ -240,7 +234,7 @@ class Service:
             started=self._started,
             queue={lane.name.lower(): state.depth[lane] if state else 0 for lane in Lane},
             in_flight=state.in_flight if state else 0,
-            images_per_second=self._metrics.pace(),
+            images_per_second=self.metrics.pace(),
             roots={keeper.label: keeper.health for keeper in self._keepers},
         )
 
@@ -309,7 +303,7 @@ class Service:
             limits = Limits(settings.max_pixels, settings.worker_memory, settings.job_timeout)
             self._pool = CodecPool(settings.encoding, limits, workers)
             working = Working(queues.outlet, self._pool)
-        shared = Shared(settings, self._metrics, finding, working)
+        shared = Shared(settings, self.metrics, finding, working)
         aside = [asyncio.create_task(self._beat()), asyncio.create_task(self._look_for_mounts(places))]
         aside += [asyncio.create_task(self.conditions.run()), asyncio.create_task(self._page.run())]
         carrier = asyncio.ensure_future(queues.run())
@@ -358,6 +352,8 @@ class Service:
         """Take no more, finish what is in flight while there is time, give the rest back to the tree."""
         if self._next is None:
             notify("STOPPING=1")
+        if self._queues:
+            self._queues.drain()
         stops = asyncio.gather(*(keeper.stop(self._settings.shutdown_timeout) for keeper in self._keepers))
         hurry = asyncio.create_task(self._hurry.wait())
         ends: set[asyncio.Future[Any]] = {stops, hurry}
@@ -370,7 +366,7 @@ class Service:
             await stops
         self.stuck = not all(closed)
         if not self._next:
-            _log.info("stopped", **{str(result): number for result, number in self._metrics.outcomes.items() if number})
+            _log.info("stopped", **{str(result): number for result, number in self.metrics.outcomes.items() if number})
         if self.stuck:
             _log.warning("some threads hang in a mount that does not answer, and are left there")
 

@@ -136,7 +136,11 @@ class RedisUrl(str):
 
     @property
     def public(self) -> str:
-        return re.sub(r"(?<=://)([^/@:]*):[^@]*@", r"\1:***@", self)
+        return re.sub(r"(?<=://)([^/@:]*):[^@]*@|(?<=[?&]password=)[^&]*", _masked, self)
+
+
+def _masked(found: re.Match[str]) -> str:
+    return "***" if found[1] is None else f"{found[1]}:***@"
 
 
 def as_redis_url(value: object) -> object:

@@ -1,7 +1,8 @@
 """One offer a path, however many hosts find it: who hands a job out claims it, and its ending takes the claim's place.
 
-``place:claim:DIGEST`` (string, of path, size and mtime of the source) holds ``?`` and the owner while the job is handed
-out, then the ending as JSON, for those who found the same.
+``place:claim:DIGEST`` (string, of path, size and mtime of the source) holds ``?OWNER`` from when the job is handed out,
+then ``!OWNER`` and the ending as JSON, for others who found the same: who handed it out is told of it, and has it again
+only to be done again. The claims of an owner that has died are void.
 """
 
 import hashlib
@@ -18,21 +19,25 @@ from webpd.model import Ending, Job
 from webpd.queue.cluster import wire
 from webpd.redis.link import RedisLink
 
-_CLAIM_KEPT = 60
+OWNER_KEPT = 10
+_CLAIM_KEPT = 600
 _ENDING_KEPT = 300
-"""Seconds."""
+"""Seconds: how long an owner may be silent before its claims are void, and how long claims and endings are kept."""
 _WITHIN = 5.0
 
-# Each key: what was there, or nothing, and then it is ours. A claim of our own is renewed.
+# Each key but the first: what is there, or nothing, and then it is ours.
 _CLAIM = """
+local owner, kept, silent = ARGV[1], ARGV[2], redis.call('TIME')[1] - ARGV[3]
 local answers = {}
-for i, key in ipairs(KEYS) do
-    local there = redis.call('GET', key)
-    if not there or there == ARGV[1] then
-        redis.call('SET', key, ARGV[1], 'EX', ARGV[2])
+for i = 2, #KEYS do
+    local there = redis.call('GET', KEYS[i]) or ''
+    local ended, who = there:match('^([?!])(%x+)')
+    local heard = ended == '?' and redis.call('ZSCORE', KEYS[1], who)
+    if not ended or who == owner or (ended == '?' and (not heard or tonumber(heard) < silent)) then
+        redis.call('SET', KEYS[i], '?' .. owner, 'EX', kept)
         there = ''
     end
-    answers[i] = there
+    answers[i - 1] = there
 end
 return answers
 """
@@ -49,7 +54,7 @@ FREE = Free.FREE
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """The claims of ``owner`` on jobs of the root at ``place``."""
+    """The claims of ``owner`` (hexadecimal digits) on jobs of the root at ``place``."""
 
     link: RedisLink
     place: str
@@ -63,30 +68,41 @@ class Claims:
         keys = [key_of(self.place, job) for job in jobs]
 
         async def ask(client: Redis) -> Any:
-            return await cast("Any", client.eval(_CLAIM, len(keys), *keys, f"?{self.owner}", _CLAIM_KEPT))
+            lasting = _CLAIM_KEPT, OWNER_KEPT
+            return await cast("Any", client.eval(_CLAIM, 1 + len(keys), self._owners, *keys, self.owner, *lasting))
 
         answers = await self.link.ask(ask, within=_WITHIN)
         return [_understood(answer, job) for answer, job in zip(answers, jobs, strict=True)]
 
+    @property
+    def _owners(self) -> str:
+        return owners_of(self.place)
+
     async def insist(self, jobs: Sequence[Job]) -> None:
         """Claim jobs that ended before: they are to be done once more. Raises ``RedisDownError``."""
-        await self._each(jobs, lambda pipeline, key: pipeline.set(key, f"?{self.owner}", ex=_CLAIM_KEPT))
-
-    async def renew(self, jobs: Sequence[Job]) -> None:
-        """Keep what is claimed; to be called every few seconds. Raises ``RedisDownError``."""
-        await self._each(jobs, lambda pipeline, key: pipeline.expire(key, _CLAIM_KEPT, gt=True))
-
-    async def _each(self, jobs: Sequence[Job], do: Any) -> None:
         if not jobs:
             return
 
         async def ask(client: Redis) -> None:
             pipeline = client.pipeline(transaction=False)
             for job in jobs:
-                do(pipeline, key_of(self.place, job))
+                pipeline.set(key_of(self.place, job), f"?{self.owner}", ex=_CLAIM_KEPT)
             await pipeline.execute()
 
         await self.link.ask(ask, within=_WITHIN)
+
+
+async def ended_places(link: RedisLink, place: str, jobs: Sequence[Job]) -> set[int]:
+    """Return which of the jobs, by their place among them, have ended since they were handed out.
+
+    Raises ``RedisDownError``.
+    """
+
+    async def ask(client: Redis) -> Any:
+        return await client.mget([key_of(place, job) for job in jobs])
+
+    answers = await link.ask(ask, within=_WITHIN)
+    return {number for number, answer in enumerate(answers) if answer and answer.startswith(b"!")}
 
 
 @dataclass(slots=True)
@@ -95,8 +111,8 @@ class Endings:
 
     texts: dict[str, str | None] = field(default_factory=dict)
 
-    def note(self, place: str, job: Job, ending: Ending | None) -> None:
-        text = None if ending is None else json.dumps(wire.ending_out(ending), separators=(",", ":"))
+    def note(self, place: str, job: Job, owner: str, ending: Ending | None) -> None:
+        text = None if ending is None else f"!{owner} {json.dumps(wire.ending_out(ending), separators=(',', ':'))}"
         self.texts[key_of(place, job)] = text
 
     def add_to(self, pipeline: Any) -> None:
@@ -105,6 +121,11 @@ class Endings:
                 pipeline.delete(key)
             else:
                 pipeline.set(key, text, ex=_ENDING_KEPT)
+
+
+def owners_of(place: str) -> str:
+    """Return the key of the sorted set of those who find work, by when they last said so: see ``mailbox``."""
+    return f"{place}:owners"
 
 
 def key_of(place: str, job: Job) -> str:
@@ -119,6 +140,6 @@ def _understood(answer: bytes, job: Job) -> Ending | Free | None:
     if answer.startswith(b"?"):
         return None
     try:
-        return wire.ending_in(json.loads(answer), job.path)
+        return wire.ending_in(json.loads(answer.partition(b" ")[2]), job.path)
     except (TypeError, ValueError):
         return None  # whoever wrote this, it goes in a while

@@ -16,15 +16,18 @@ _log = structlog.get_logger(__name__)
 
 _GRACE = 0.1
 """Seconds for which more than is wanted may lie here: a taker that has just given something back comes again."""
-_GATE = 1.0
+_GATE, _GATE_CLOSED = 1.0, 0.02
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeskTicket(Ticket):
-    """A ticket that knows where it is from: the ``place``-th of ``delivery``."""
+    """A ticket that knows where it is from: the ``place``-th of ``delivery``. It is equal to none but itself."""
 
     delivery: "Delivery"
     place: int
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
 
 @dataclass(slots=True, eq=False)
@@ -62,7 +65,7 @@ class Desk:
         self._takers: deque[asyncio.Future[DeskTicket]] = deque()
         self._held: set[DeskTicket] = set()
         self._lost: set[DeskTicket] = set()
-        self._closed = False
+        self._draining = self._closed = False
         self._deliveries: dict[str, Delivery] = {}
         self._coming: set[str] = set()
         self._moved = asyncio.Event()
@@ -78,7 +81,7 @@ class Desk:
     @property
     def room(self) -> int:
         """How many jobs may be here, those in hands among them. None while nobody takes: the mount may be sick."""
-        takers = len(self._takers) + len(self._held)
+        takers = 0 if self._draining or self._closed else len(self._takers) + len(self._held)
         return takers + self._ahead if takers else 0
 
     @property
@@ -87,9 +90,12 @@ class Desk:
 
     async def gate(self) -> bool:
         """Wait until a batch is wanted, but not much longer than a second; tell whether one is."""
+        if self._closed:
+            await asyncio.sleep(_GATE_CLOSED)
+            return False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_GATE):
-                while self.wanted <= 0 or self._coming:
+                while not self._closed and (self.wanted <= 0 or self._coming):
                     self._moved.clear()
                     await self._moved.wait()
         self._coming.clear()
@@ -99,16 +105,23 @@ class Desk:
         """A batch of this key has been read, and will be received: until then no other one is wanted."""
         self._coming.add(key)
 
-    async def receive(self, batch: Batch) -> None:
-        """Take in the batch; return when all that is to be said of it has been sent. It may be here already."""
+    async def receive(self, batch: Batch, ended: Collection[int]) -> None:
+        """Take in the batch but for the places that have ended; return when all that is to be said has been sent.
+
+        It may be here already.
+        """
         self._coming.discard(batch.key)
         delivery = self._deliveries.get(batch.key)
         if delivery is None:
-            delivery = self._deliveries[batch.key] = Delivery(batch, _now(), set(range(len(batch.items))))
-            for place, item in enumerate(batch.items):
+            delivery = Delivery(batch, _now(), set(range(len(batch.items))).difference(ended))
+            if not delivery.open:
+                return
+            self._deliveries[batch.key] = delivery
+            for place in sorted(delivery.open):
+                item = batch.items[place]
                 self._stock[item.lane].append(DeskTicket(item.job, item.lane, item.tries, delivery, place))
             self._serve()
-            if self._closed:
+            if self._draining or self._closed:
                 self._give_back(delivery, delivery.open)
             self._move()
         await delivery.reported.wait()
@@ -131,11 +144,8 @@ class Desk:
         except asyncio.CancelledError:
             if taker in self._takers:
                 self._takers.remove(taker)
-            else:
-                ticket = taker.result()
-                self._held.remove(ticket)
-                self._stock[ticket.lane].appendleft(ticket)
-                self._serve()
+            if not taker.cancelled():
+                self._put_back(taker.result())
             self._move()
             raise
 
@@ -155,23 +165,43 @@ class Desk:
                 self._give_back(delivery, delivery.open)
         self._move()
 
+    def drain(self) -> None:
+        """Want no more, and give back what nobody has in hands."""
+        self._draining = True
+        for stock in self._stock.values():
+            for ticket in list(stock):
+                self._give_back(ticket.delivery, [ticket.place])
+        self._move()
+
     def close(self) -> None:
         """Give back all, now and whenever more comes."""
         self._closed = True
         for delivery in list(self._deliveries.values()):
             self._give_back(delivery, delivery.open)
+        self._moved.set()
 
     def abandon(self) -> None:
         """Let go of what could not be reported; where docket can still say so, it goes to another host."""
         for delivery in self._deliveries.values():
             delivery.reported.set()
 
+    def _put_back(self, ticket: DeskTicket) -> None:
+        if ticket in self._lost:
+            self._lost.remove(ticket)
+            return
+        self._held.remove(ticket)
+        self._stock[ticket.lane].appendleft(ticket)
+        self._serve()
+
     def _serve(self) -> None:
         while self._takers and (lane := next((lane for lane in Lane if self._stock[lane]), None)) is not None:
+            taker = self._takers.popleft()
+            if taker.done():  # cancelled, and not told yet
+                continue
             ticket = self._stock[lane].popleft()
             ticket.delivery.moved = _now()
             self._held.add(ticket)
-            self._takers.popleft().set_result(ticket)
+            taker.set_result(ticket)
 
     def _settle(self, ticket: DeskTicket, report: Report) -> None:
         if ticket in self._lost:

@@ -10,7 +10,7 @@ import contextlib
 import io
 import logging
 import pickle
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from datetime import datetime, timedelta
 from typing import Any, Protocol, cast
 
@@ -21,14 +21,15 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
+from webpd.queue.cluster.claims import ended_places
 from webpd.queue.cluster.wire import Batch
-from webpd.redis.link import RedisLink
+from webpd.redis.link import RedisDownError, RedisLink
 from webpd.settings import RedisUrl
 
 _log = structlog.get_logger(__name__)
 
 _TASK = "convert"
-_BLOCK = 1000
+_BLOCK = 250
 """Milliseconds for which a worker waits for a batch, before it looks for those of dead hosts."""
 _MANY = 1000
 
@@ -42,8 +43,8 @@ class Station(Protocol):
     def expect(self, key: str) -> None:
         """The batch of this key will be received soon."""
 
-    async def receive(self, batch: Batch) -> None:
-        """Return when all of the batch has been reported."""
+    async def receive(self, batch: Batch, ended: Collection[int]) -> None:
+        """Return when all of the batch but the places ``ended`` has been reported."""
 
 
 class Engine(Docket):
@@ -66,10 +67,12 @@ class Engine(Docket):
         self._reader: Redis | None = None
         self.root = root
         self.station = station
+        self.redelivered: set[str] = set()
 
         async def convert(batch: str) -> None:
             assert station is not None  # noqa: S101 - no worker runs without one
-            await station.receive(Batch.decode(batch, root))
+            received = Batch.decode(batch, root)
+            await station.receive(received, await self._ended(received))
 
         self.tasks.clear()
         self.register(convert, names=[_TASK])
@@ -81,6 +84,14 @@ class Engine(Docket):
     @strike_list.setter
     def strike_list(self, _: StrikeList) -> None:
         self._strikes = StrikeList()  # without a URL: it is empty, and asks nobody
+
+    async def _ended(self, batch: Batch) -> Collection[int]:
+        """Return what a host that died has done of a batch."""
+        if batch.key in self.redelivered:
+            self.redelivered.remove(batch.key)
+            with contextlib.suppress(RedisDownError):  # then it is done twice
+                return await ended_places(self._link, self.name, [item.job for item in batch.items])
+        return ()
 
     async def put(self, key: str, batch: str) -> None:
         """Add a batch. Raises ``RedisError``; then it may have been added or not."""
@@ -100,11 +111,16 @@ class Engine(Docket):
             scheduling_resolution=timedelta(hours=1),  # nothing is ever put off
             schedule_automatic_tasks=False,
         )
-        async with worker:
-            await worker.run_forever()  # which takes a cancellation for itself
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise asyncio.CancelledError
+        running = None
+        try:
+            async with worker:
+                running = asyncio.create_task(worker.run_forever())
+                await asyncio.wait([running])
+            # Leaving ends it, but lets it read to the end: what Redis has given away by then is not left behind.
+            await running
+        finally:
+            if running is not None:
+                running.cancel()
 
     @contextlib.asynccontextmanager
     async def redis(self) -> AsyncGenerator[Any, None]:
@@ -145,7 +161,9 @@ class _Reader(Redis):
 
     async def xautoclaim(self, *names: Any, **options: Any) -> Any:
         cursor, messages, *rest = await super().xautoclaim(*names, **options)
-        return [cursor, await self._fit(messages), *rest]
+        fit = await self._fit(messages)
+        self._engine.redelivered.update(message[b"key"].decode() for _, message in fit if message)
+        return [cursor, fit, *rest]
 
     async def _fit(self, messages: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
         fit = []
@@ -195,7 +213,7 @@ class _Heard(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
-        if "Redis" in record.msg or _of_redis(error):
+        if "Redis" in str(record.msg) or _of_redis(error):
             return
         exc_info = record.exc_info if record.levelno >= logging.ERROR else None
         _log.log(record.levelno, "the engine of the queue", detail=record.getMessage(), exc_info=exc_info)

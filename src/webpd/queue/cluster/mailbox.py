@@ -10,14 +10,13 @@ from typing import Any, cast
 
 from redis.asyncio import Redis
 
-from webpd.queue.cluster.claims import Endings
+from webpd.queue.cluster.claims import OWNER_KEPT, Endings, owners_of
 from webpd.redis import PREFIX
 from webpd.redis.link import RedisLink
 
 _POST = f"{PREFIX}q:post:"
 _POST_KEPT = 600
-_OWNER_KEPT = 10
-"""Seconds without a word after which nobody writes to an owner any more; letters to it are kept for ``_POST_KEPT``."""
+"""Seconds for which letters are kept that nobody reads; nobody writes to an owner that has been silent for a while."""
 _AT_ONCE = 100
 _BLOCK = 1.0
 WITHIN = 5.0
@@ -55,20 +54,7 @@ async def register(link: RedisLink, places: Sequence[str], owner: str) -> None:
     async def say(client: Redis) -> None:
         pipeline = client.pipeline(transaction=False)
         for place in places:
-            pipeline.eval(_REGISTER, 1, f"{place}:owners", owner, 10 * _OWNER_KEPT)
-        await pipeline.execute()
-
-    await link.ask(say, within=WITHIN)
-
-
-async def unregister(link: RedisLink, places: Sequence[str], owner: str) -> None:
-    """Let nobody write to this owner any more. Raises ``RedisDownError``."""
-
-    async def say(client: Redis) -> None:
-        pipeline = client.pipeline(transaction=False)
-        for place in places:
-            pipeline.zrem(f"{place}:owners", owner)
-        pipeline.delete(_POST + owner)
+            pipeline.eval(_REGISTER, 1, owners_of(place), owner, 10 * OWNER_KEPT)
         await pipeline.execute()
 
     await link.ask(say, within=WITHIN)
@@ -85,7 +71,7 @@ async def tell(link: RedisLink, place: str, word: str, letters: Mapping[str, str
         pipeline = client.pipeline(transaction=False)
         endings.add_to(pipeline)
         pipeline.eval(
-            _TELL, 1, f"{place}:owners", _POST, word, _POST_KEPT, _OWNER_KEPT, len(letters), *cast("Any", pairs)
+            _TELL, 1, owners_of(place), _POST, word, _POST_KEPT, OWNER_KEPT, len(letters), *cast("Any", pairs)
         )
         return bool((await pipeline.execute())[-1])
 

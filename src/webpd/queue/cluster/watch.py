@@ -22,19 +22,19 @@ from webpd.queue.cluster.pulse import Pulse
 from webpd.queue.cluster.wire import Batch, Item, Letter, Report, place_of
 from webpd.queue.manager import QueueManager
 from webpd.queue.port import Lane, QueueState, Ticket
-from webpd.redis.link import LinkState, RedisDownError
+from webpd.redis.link import LinkState
 from webpd.settings import RedisUrl
 
 _log = structlog.get_logger(__name__)
 
 _BEAT = 2.0
 _HOST_KEPT = 10.0
-_RENEW = 20.0
 _WITHIN = 5.0
 """Seconds that docket gets to add a batch."""
+_PUTS = 5
 _CLAIMED = 3.0
 """Seconds after which a job that another host has handed out is tried again."""
-_LAST_WORDS = 2.0
+_LAST_WORDS = 5.0
 
 
 class Concluded(Protocol):
@@ -48,7 +48,10 @@ class Concluded(Protocol):
 
 @dataclass(slots=True, eq=False)
 class _Root:
-    """``rooms`` is how many jobs each host has room for, and when it said so; ``out`` how many are handed out."""
+    """``rooms`` is how many jobs each host has room for, and when it said so; ``out`` how many are handed out.
+
+    ``alone`` is whether it has been told that no host does its work.
+    """
 
     name: str
     place: str
@@ -56,6 +59,7 @@ class _Root:
     claims: Claims
     rooms: dict[str, tuple[int, float]] = field(default_factory=dict)
     out: int = 0
+    alone: bool = False
     heard: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -72,8 +76,8 @@ class _Sent:
 class WatchQueue:
     """The offering side of ``Queue``, before a ``QueueManager`` for the same roots; all belongs to one event loop.
 
-    ``fingerprint`` stands for settings and version. ``batch`` is how many jobs go in one, at most. What Redis has lost is
-    missed after ``audit`` seconds, and offered again after as many more. An offer for a root that is not among
+    ``fingerprint`` stands for settings and version. ``batch`` is how many jobs go in one, at most. What Redis has lost
+    is missed after ``audit`` seconds, and handed out again after as many more. An offer for a root that is not among
     ``roots`` raises ``KeyError``.
     """
 
@@ -102,8 +106,9 @@ class WatchQueue:
         self._sent: dict[str, _Sent] = {}
         self._offered: dict[str, float] = {}
         self._audit_every = audit
+        self._settling = asyncio.Lock()
         self._batches = 0
-        self._audited = self._renewed = 0.0
+        self._audited = 0.0
 
     @property
     def link(self) -> LinkState:
@@ -124,29 +129,41 @@ class WatchQueue:
         """Return how things stand with what this host has found; in flight is what is handed out."""
         return self._queue.state()
 
+    def hosts(self, root: str) -> int:
+        """Return how many hosts have said lately how many jobs of the root they have room for, be it none."""
+        now = _now()
+        return sum(now - heard <= _HOST_KEPT for _, heard in self._roots[root].rooms.values())
+
     async def run(self) -> None:
-        """Hand out until cancelled. Raises ``UnfitError``: Redis evicts."""
+        """Hand out until cancelled; then hear what becomes of what is out, for a while. Raises ``UnfitError``."""
         pulse = self._pulse
-        tasks = [asyncio.create_task(pulse.link.run()), asyncio.create_task(pulse.keep(self._beat, unfit=True))]
-        tasks += [asyncio.create_task(pulse.keep(self._receive))]
+        parts = (pulse.link.run(), pulse.keep(self._beat, unfit=True), pulse.keep(self._receive))
+        tasks = [asyncio.create_task(part) for part in parts]
+        outlets: list[asyncio.Task[None]] = []
         async with contextlib.AsyncExitStack() as engines:
             try:
                 for root in self._roots.values():
                     await engines.enter_async_context(root.engine)
-                    tasks.append(asyncio.create_task(pulse.keep(partial(self._hand_out, root))))
-                ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                    outlets.append(asyncio.create_task(pulse.keep(partial(self._hand_out, root))))
+                ended, _ = await asyncio.wait([*tasks, *outlets], return_when=asyncio.FIRST_COMPLETED)
                 for task in ended:
                     task.result()
             finally:
-                for task in tasks[1:]:
+                for task in outlets:
                     task.cancel()
-                await asyncio.gather(*tasks[1:], return_exceptions=True)
-                with contextlib.suppress(RedisDownError, TimeoutError):
-                    async with asyncio.timeout(_LAST_WORDS):
-                        await mailbox.unregister(pulse.link, list(self._names), self._owner)
-                tasks[0].cancel()
-                await asyncio.gather(tasks[0], return_exceptions=True)
+                await self._hear_the_last()
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, *outlets, return_exceptions=True)
                 await pulse.link.close()
+
+    async def _hear_the_last(self) -> None:
+        """Wait for what is out, for a while: nobody else is told what becomes of it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS):
+                while self._sent and self.link.up and any(root.rooms for root in self._roots.values()):  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+                await self._settling.acquire()  # and nothing is settled any more
 
     # Handing out
 
@@ -205,13 +222,18 @@ class WatchQueue:
         self._sent[key] = _Sent(root, dict(enumerate(tickets)), _now())
         root.out += len(tickets)
         batch = Batch(key, self._owner, [Item(ticket.job, ticket.lane, ticket.tries) for ticket in tickets])
-        # Added, or not, or nobody knows: what is not heard of, the audit takes back.
+        # Added, or not, or nobody knows: what is not heard of, the audit takes back. But connections that broke while
+        # Redis was away fail once each, and a key is added once only.
         with contextlib.suppress(RedisError, TimeoutError):
             async with asyncio.timeout(_WITHIN):
+                for _ in range(_PUTS - 1):
+                    with contextlib.suppress(RedisError):
+                        await root.engine.put(key, batch.encode())
+                        return
                 await root.engine.put(key, batch.encode())
 
     def _explains(self, ending: Ending, job: Job) -> bool:
-        """Tell whether the job ended after it was found here, so that there is no need of it any more.
+        """Tell whether the job, done for another host, ended after it was found here: there is no need of it any more.
 
         Clocks that differ cost a second encode, or a while until the next look finds what is missing.
         """
@@ -220,9 +242,24 @@ class WatchQueue:
     # Hearing what became of it
 
     async def _receive(self) -> None:
-        ended: list[tuple[Ticket, Ending | None]] = []
-        again: list[tuple[Ticket, Report]] = []
-        for text in await mailbox.receive(self._pulse.link, self._owner):
+        letters = await mailbox.receive(self._pulse.link, self._owner)
+        async with self._settling:
+            ended: list[tuple[Ticket, Ending | None]] = []
+            again: list[tuple[Ticket, Report]] = []
+            for ticket, report in self._read(letters):
+                if report.again is None:
+                    ended.append((ticket, report.ending))
+                else:
+                    again.append((ticket, report))
+            await self._conclude(ended, mine=True)
+            for ticket, report in again:
+                job = report.again if report.again and report.again.path == ticket.job.path else ticket.job
+                await self._queue.again(ticket, job, report.delay)
+
+    def _read(self, letters: Sequence[bytes]) -> list[tuple[Ticket, Report]]:
+        """Note who has room, and return the reports on tickets that are out: others were taken back, or are known."""
+        found = []
+        for text in letters:
             try:
                 letter = Letter.decode(text, self._names)
             except ValueError as error:
@@ -230,19 +267,10 @@ class WatchQueue:
                 continue
             root = self._roots[self._names[letter.place]]
             root.rooms[letter.worker] = letter.room, _now()
-            for report in letter.reports:
-                ticket = self._pop(report)
-                if ticket is None:
-                    continue  # it was taken back, or has been told before
-                if report.again is None:
-                    ended.append((ticket, report.ending))
-                else:
-                    again.append((ticket, report))
+            pairs = [(self._pop(report), report) for report in letter.reports]
+            found += [(ticket, report) for ticket, report in pairs if ticket is not None]
             root.heard.set()
-        await self._conclude(ended, mine=True)
-        for ticket, report in again:
-            job = report.again if report.again and report.again.path == ticket.job.path else ticket.job
-            await self._queue.again(ticket, job, report.delay)
+        return found
 
     def _pop(self, report: Report) -> Ticket | None:
         sent = self._sent.get(report.batch)
@@ -276,12 +304,21 @@ class WatchQueue:
         if _now() - self._audited > self._audit_every:
             self._audited = _now()
             await self._audit()
-        if _now() - self._renewed > _RENEW:
-            self._renewed = _now()
-            for root in self._roots.values():
-                sent = [sent for sent in self._sent.values() if sent.root is root]
-                await root.claims.renew([ticket.job for one in sent for ticket in one.tickets.values()])
+        self._look_for_hosts()
         await asyncio.sleep(min(_BEAT, self._audit_every))
+
+    def _look_for_hosts(self) -> None:
+        """Tell when a root has nobody any more who does its work, once all had the time to say that they are there."""
+        if time.time() - self.link.since < _HOST_KEPT:
+            return
+        for root in self._roots.values():
+            alone = not self.hosts(root.name)
+            if alone and not root.alone:
+                need = "one with the role work, the same version and settings, and the root at the same path"
+                _log.warning("no host does the work of this root: it waits", root=root.name, needed=need)
+            elif root.alone and not alone:
+                _log.info("there is a host again that does the work of this root", root=root.name)
+            root.alone = alone
 
     async def _audit(self) -> None:
         """Take back what docket does not know any more: Redis was emptied, or it never got there."""

@@ -42,8 +42,8 @@ class WorkQueue:
 
     ``fingerprint`` stands for settings and version: only what was found under the same is taken. ``ahead`` is how many
     jobs of a root may wait here for those in hands; ``patience``, in seconds, how long nothing may move before jobs go
-    to another host: longer than one job can take; ``lease``, in seconds, how long this host may be silent before all it
-    has does. A root that is not among ``roots`` raises ``KeyError``, a ticket that was given back before ``ValueError``.
+    to another host: longer than one job can take; ``lease``, in seconds, how long this host may be silent before all
+    that it has does. A root that is not among ``roots`` raises ``KeyError``, a ticket given back before ``ValueError``.
     """
 
     def __init__(
@@ -83,6 +83,11 @@ class WorkQueue:
     async def again(self, ticket: Ticket, job: Job, delay: float | None = None) -> None:
         """The job must be done again, as ``job``, by this host or another, after ``delay`` as ``Queue`` has it."""
         self._roots[ticket.job.root].desk.again(_own(ticket), job, delay)
+
+    def drain(self) -> None:
+        """Want no more, and give back at once what nobody has in hands: this host is about to stop."""
+        for root in self._roots.values():
+            root.desk.drain()
 
     def state(self) -> QueueState:
         """Return what is here: what waits for those in hands, and these."""
@@ -176,11 +181,12 @@ class WorkQueue:
         for delivery, report in reports:
             letters.setdefault(delivery.batch.owner, []).append(report)
             if report.again is None:
-                endings.note(root.place, delivery.batch.items[report.place].job, report.ending)
-        word, *_ = texts = [Letter(root.place, self._worker, room, some).encode() for some in ((), *letters.values())]
+                job = delivery.batch.items[report.place].job
+                endings.note(root.place, job, delivery.batch.owner, report.ending)
+        word = Letter(root.place, self._worker, room, ()).encode()
+        texts = {owner: Letter(root.place, self._worker, room, some).encode() for owner, some in letters.items()}
         try:
-            sent = dict(zip(letters, texts[1:], strict=True))
-            heard = await mailbox.tell(self._pulse.link, root.place, word, sent, endings)
+            heard = await mailbox.tell(self._pulse.link, root.place, word, texts, endings)
         except BaseException:
             root.reports[:0] = reports
             root.told = -1
