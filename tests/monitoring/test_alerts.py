@@ -57,10 +57,10 @@ def test_a_service_that_does_its_job_alerts_nobody_and_its_numbers_are_recorded(
     (median,) = prometheus.wait_for('instance_quantile:webpd_delivery_seconds:quantile_rate15m{quantile="0.5"} > 0')
     assert median.labels["job"] == "webpd"
     prometheus.wait_for("instance:webpd_backlog_seconds:estimate == 0")
-    states = {rule["name"]: rule["state"] for rule in prometheus.rules("alerting")}
-    assert set(states.values()) == {"inactive"}, states
+    # On a busy machine one may be true for the few moments to which these tests have shortened what it waits.
+    wait_for(lambda: {rule["state"] for rule in prometheus.rules("alerting")} == {"inactive"}, "nothing alerts")
     assert not [rule for rule in prometheus.rules("recording") if rule["health"] != "ok"]
-    assert not scene.alertmanager.get("/api/v2/alerts")
+    wait_for(lambda: not scene.alertmanager.get("/api/v2/alerts"), "nobody is told")
 
 
 def test_a_mount_that_hangs_is_told_of_until_it_goes_on(scene: Scene) -> None:

@@ -40,8 +40,8 @@ class Service:
         return QueueState({**lanes, Lane.BACKFILL: self.waiting}, 0, self.in_flight, dict.fromkeys(Lane, 0.0))
 
     @property
-    def outcomes(self) -> Mapping[Result, int]:
-        return {Result.CONVERTED: self.done}
+    def metrics(self) -> Any:
+        return SimpleNamespace(outcomes={Result.CONVERTED: self.done})
 
     async def retry(self, paths: Sequence[str]) -> int:
         raise NotImplementedError

@@ -24,6 +24,7 @@ from webpd.service.condition import Conditions, State
 from webpd.service.keeper import Keeper
 from webpd.service.shared import host_name
 from webpd.settings import Settings, database_of
+from webpd.telemetry.metrics import Metrics
 from webpd.web.page.subject import Leftovers
 
 _SAMPLE = 5.0
@@ -51,7 +52,7 @@ class Standing(Protocol):
     @property
     def conditions(self) -> Conditions: ...
     @property
-    def outcomes(self) -> Mapping[Result, int]: ...
+    def metrics(self) -> Metrics: ...
     @property
     def stopping(self) -> asyncio.Event: ...
     async def retry(self, paths: Sequence[str]) -> int: ...
