@@ -229,3 +229,31 @@ def test_who_has_not_installed_it_is_told_what_to_install() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "UsageError" in done.stderr
     assert "install webpd[cluster]" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("result", "times"), [(Result.KEPT_ORIGINAL, 1), (Result.CONVERTED, 2)], ids=["kept", "converted"]
+)
+async def test_an_original_better_kept_is_not_tried_again_for_a_host_that_finds_it_later(
+    hosts: Hosts, result: Result, times: int
+) -> None:
+    one = jobs("a", 1)[0]
+    known = Known(one.size, one.mtime_ns, one.sidecar, b"", result) if result is Result.KEPT_ORIGINAL else None
+    ending = Ending(Outcome(one.path, result), known, "elsewhere", time.time())
+    queue = hosts.work()
+    first, taken = hosts.watch(), 0
+
+    async def take() -> None:
+        nonlocal taken
+        while True:
+            ticket = await queue.take(ROOT)
+            taken += 1
+            await queue.done(ticket, ending)
+
+    hosts.start(take())
+    await first.offer([one], FRESH)
+    await eventually(lambda: first.state().idle)
+    later = hosts.watch()
+    await later.offer([one], FRESH)  # of what was converted: its sidecar must be gone
+    await eventually(lambda: later.state().idle)
+    assert taken == times

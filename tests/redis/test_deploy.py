@@ -45,6 +45,16 @@ def test_the_cache_evicts_and_keeps_what_it_has_over_a_restart(server: RedisServ
     assert client.get("webpd:x") == b"1"
 
 
+def test_what_was_written_in_one_step_is_there_after_a_restart(server: RedisServer, client: Redis) -> None:
+    with client.pipeline(transaction=True) as pipeline:
+        pipeline.set("webpd:one", "1").set("webpd:other", "2")
+        pipeline.execute()
+    client.eval("redis.call('SET', KEYS[1], 3) redis.call('SET', KEYS[2], 4)", 2, "webpd:third", "webpd:fourth")
+    server.restart()
+    assert client.mget("webpd:one", "webpd:other", "webpd:third", "webpd:fourth") == [b"1", b"2", b"3", b"4"]
+    assert "CRITICAL" not in server.log
+
+
 def test_the_queue_does_not_evict(tmp_path: Path) -> None:
     with RedisServer(tmp_path, "queue.conf") as server:
         assert server.cli("CONFIG", "GET", "maxmemory-policy").split() == ["maxmemory-policy", "noeviction"]

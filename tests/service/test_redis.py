@@ -81,8 +81,8 @@ FAULTS = [
     ),
     Fault(
         "missing right",
-        lambda server: server.cli("ACL", "SETUSER", "webpd", "-set"),
-        lambda server: server.cli("ACL", "SETUSER", "webpd", "+set"),
+        lambda server: server.cli("ACL", "SETUSER", "webpd", "-hset"),
+        lambda server: server.cli("ACL", "SETUSER", "webpd", "+hset"),
         "give it the rights that deploy/redis/users.acl has (NOPERM)",
     ),
     Fault(

@@ -124,7 +124,7 @@ class RedisLink:
                 self._went_well()
             if self._state.up:
                 # Who answers a probe and soon fails again is not worth a quick look each time.
-                if time.time() - self._state.since >= delay:
+                if time.time() - self._state.since >= _LAST_DELAY:
                     delay = _FIRST_DELAY
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_LOOK_EVERY):  # wait_for of Python 3.11 may swallow a cancellation
@@ -167,7 +167,7 @@ class RedisLink:
                 return await work(self._client)
         except (RedisError, OSError) as error:
             self._state = replace(self._state, errors=self._state.errors + 1)
-            detail = explain(error, within, self._variable)
+            detail = explain(error, min(within, _PATIENCE), self._variable)  # one text, whoever met the fault
             hasty = isinstance(error, TimeoutError) and within < _PATIENCE
             if probing or not (hasty or isinstance(error, RedisConnectionError)):
                 self._went_down(detail)
@@ -229,6 +229,8 @@ class _Lookup:
                 socket.getaddrinfo(self._host, None)
             except OSError as caught:
                 error = caught
+            except UnicodeError as caught:  # no name can be like that: the codec "idna" refuses it
+                error = socket.gaierror(socket.EAI_NONAME, str(caught))
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(tell, error)
 

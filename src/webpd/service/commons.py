@@ -6,6 +6,7 @@ None of it is needed: without Redis the service goes on, and says so.
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from webpd.ledger.history import History
@@ -13,6 +14,7 @@ from webpd.ledger.redis_history import RedisHistory
 from webpd.queue.port import Limit
 from webpd.redis.link import LinkState, RedisLink
 from webpd.redis.presence import Presence, announce
+from webpd.service.shared import tell_fault
 from webpd.settings import Settings
 from webpd.times import utc
 
@@ -29,12 +31,12 @@ class Commons:
     def __init__(self, settings: Settings) -> None:
         self._link: RedisLink | None = None
         self._history: RedisHistory | None = None
-        self._runs: list[Coroutine[Any, Any, Any]] = []
+        self._runs: list[Callable[[], Coroutine[Any, Any, Any]]] = []
         self._tasks: list[asyncio.Task[Any]] = []
         if settings.redis_url is not None:
             self._link = RedisLink(settings.redis_url, changed=lambda _: None)
             self._history = RedisHistory(self._link, asyncio.get_running_loop())
-            self._runs = [self._link.run(), self._history.run()]
+            self._runs = [self._link.run, self._history.run]
         self.limit = self._limit_of(settings)
 
     def _limit_of(self, settings: Settings) -> Limit | None:
@@ -49,7 +51,7 @@ class Commons:
         from webpd.queue.shared_rate import SharedRateLimit  # noqa: PLC0415
 
         shared = SharedRateLimit(self._link, images, source, urgent)
-        self._runs.append(shared.run())
+        self._runs.append(shared.run)
         return shared
 
     @property
@@ -60,14 +62,13 @@ class Commons:
     def start(self, presence: Callable[[], Presence]) -> None:
         """Begin; ``presence`` says what others are to know of this process."""
         if self._link:
-            self._runs.append(announce(self._link, presence))
-        self._tasks = [asyncio.create_task(run) for run in self._runs]
-        self._runs = []
+            self._runs.append(partial(announce, self._link, presence))
+        self._tasks = [asyncio.create_task(run()) for run in self._runs]
+        for task in self._tasks:
+            task.add_done_callback(tell_fault)
 
     async def close(self) -> None:
         """Tell Redis the rest, if it answers, and let go of it."""
-        for run in self._runs:
-            run.close()
         if self._link is None or self._history is None:
             return
         with contextlib.suppress(TimeoutError):

@@ -15,8 +15,9 @@ _log = structlog.get_logger(__name__)
 _INTERVAL = 1.0
 """Seconds between two questions to the mount."""
 _MOST_FAILING = 16
-_REST = 10.0
-"""Seconds for which a root rests when in so many folders, and no other between, images could not be read or written."""
+_REST, _LONGEST_REST = 10.0, 300.0
+"""Seconds for which a root rests when in so many folders, and no other between, images could not be read or written;
+twice as long each time until one could."""
 
 
 class MountGuard:
@@ -37,6 +38,7 @@ class MountGuard:
         self._probe = MountProbe(root, mount)
         self._failing: set[str] = set()
         self._resting = 0.0
+        self._rest = _REST
 
     async def watch(self) -> None:
         """Ask the mount now and then, until cancelled."""
@@ -86,11 +88,13 @@ class MountGuard:
         """Rest for a while when folder after folder fails: behind SSHFS no call tells of a disk that is read-only."""
         if not failure:
             self._failing.clear()
+            self._rest = _REST
             return
         self._failing.add(os.path.dirname(path))
         if len(self._failing) >= _MOST_FAILING:
             self._failing.clear()
-            self._resting = time.monotonic() + _REST
+            self._resting = time.monotonic() + self._rest
+            self._rest = min(2 * self._rest, _LONGEST_REST)
             what = f"nothing could be done in {_MOST_FAILING} folders in a row ({failure})"
             self._found(Health.READ_ONLY, f"{self._root}: {what}: look whether the disk is full or read-only")
 

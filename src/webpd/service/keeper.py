@@ -4,8 +4,6 @@ import asyncio
 import os
 from typing import Any
 
-import structlog
-
 from webpd.model import Ending, Job
 from webpd.pipeline import Pipeline
 from webpd.printable import printable
@@ -13,14 +11,12 @@ from webpd.reconcile.patience import Patience
 from webpd.service.guard import MountGuard
 from webpd.service.places import Place
 from webpd.service.poller import Poller
-from webpd.service.shared import Shared
+from webpd.service.shared import Shared, tell_fault
 from webpd.service.takers import Takers
 from webpd.service.worker import Worker
 from webpd.tree.publisher import Publisher
 from webpd.watch.health import Health
 from webpd.watch.mount import cache_time
-
-_log = structlog.get_logger(__name__)
 
 
 class Keeper:
@@ -61,7 +57,7 @@ class Keeper:
         self._monitor = asyncio.create_task(self._guard.watch())
         tasks = self.takers.start() if self.takers else []
         for task in (self._monitor, *tasks):
-            task.add_done_callback(_tell_fault)
+            task.add_done_callback(tell_fault)
         if self.poller:
             self.poller.start()
 
@@ -110,8 +106,3 @@ class Keeper:
 
 def _left_to_another_host(job: Job, ending: Ending) -> None:
     """Do nothing: who found the job is told by the queue."""
-
-
-def _tell_fault(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()):
-        _log.error("a part of the service ended, please report it", detail=repr(error), exc_info=error)

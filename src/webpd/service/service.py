@@ -269,6 +269,8 @@ class Service:
             settings = await asyncio.to_thread(self._reload)
             if settings.roots != self._settings.roots:
                 await asyncio.to_thread(find, settings.roots, self._ledger)
+            Commons(settings)  # both refuse what the next life could not begin with, and ask nobody yet
+            Queues(settings, (), None, self._concluded)
             for variable, address, old in (
                 ("WEBPD_HEALTH_ADDRESS", settings.health_address, self._settings.health_address),
                 ("WEBPD_METRICS_ADDRESS", settings.metrics_address, self._settings.metrics_address),
@@ -329,6 +331,9 @@ class Service:
             await self._wind_down()
             carrier.cancel()
             await asyncio.gather(carrier, return_exceptions=True)
+            for keeper in self._keepers:  # until now, other hosts may have told what they did
+                if keeper.poller:
+                    await asyncio.to_thread(keeper.poller.flush)
 
     async def _until_told(self, carrier: asyncio.Future[None]) -> None:
         ends: list[asyncio.Future[Any]] = [asyncio.create_task(self._stop.wait()), carrier]

@@ -1,9 +1,13 @@
 """What all roots of the running service have in common."""
 
+import asyncio
 import hashlib
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import structlog
 
 from webpd import __version__
 from webpd.convert.pool import CodecPool
@@ -14,6 +18,8 @@ from webpd.queue.port import Inlet, Outlet
 from webpd.settings import Settings
 from webpd.telemetry.metrics import Metrics
 from webpd.tree.sidecar import fingerprint_of
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +67,9 @@ def fingerprint(settings: Settings) -> bytes:
     limits = (settings.max_pixels, int(settings.max_source), int(settings.worker_memory), settings.job_timeout)
     text = f"{__version__} {fingerprint_of(settings.encoding, REVISION).hex()} {limits}"
     return hashlib.blake2b(text.encode(), digest_size=8).digest()
+
+
+def tell_fault(task: asyncio.Task[Any]) -> None:
+    """Let the log tell when a task that should go on until it is cancelled has ended by a fault of ours."""
+    if not task.cancelled() and (error := task.exception()):
+        _log.error("a part of the service ended, please report it", detail=repr(error), exc_info=error)

@@ -136,11 +136,9 @@ class RedisUrl(str):
 
     @property
     def public(self) -> str:
-        return re.sub(r"(?<=://)([^/@:]*):[^@]*@|(?<=[?&]password=)[^&]*", _masked, self)
-
-
-def _masked(found: re.Match[str]) -> str:
-    return "***" if found[1] is None else f"{found[1]}:***@"
+        # Up to the last "@", as redis-py takes it; what is no URL at all may hold a password too.
+        named = re.sub(r"(?<=[?&]password=)[^&]*", "***", self)
+        return re.sub(r"^(\w+://)?([^/@:]*):.*@", r"\1\2:***@", named, flags=re.DOTALL)
 
 
 def as_redis_url(value: object) -> object:

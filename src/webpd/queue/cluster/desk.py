@@ -191,6 +191,8 @@ class Desk:
             return
         self._held.remove(ticket)
         self._stock[ticket.lane].appendleft(ticket)
+        if self._draining or self._closed:
+            self._give_back(ticket.delivery, [ticket.place])
         self._serve()
 
     def _serve(self) -> None:

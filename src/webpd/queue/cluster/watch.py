@@ -14,7 +14,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from webpd.model import Ending, Job
+from webpd.model import Ending, Job, Result
 from webpd.queue.cluster import mailbox
 from webpd.queue.cluster.claims import Claims
 from webpd.queue.cluster.engine import Engine
@@ -233,10 +233,15 @@ class WatchQueue:
                 await root.engine.put(key, batch.encode())
 
     def _explains(self, ending: Ending, job: Job) -> bool:
-        """Tell whether the job, done for another host, ended after it was found here: there is no need of it any more.
+        """Tell whether there is no need of the job any more, since it was done for another host.
 
-        Clocks that differ cost a second encode, or a while until the next look finds what is missing.
+        That the original is better kept is true whenever that was found out. Whatever else came of it counts if it
+        ended after the job was found here: a sidecar may be gone since, or a failure to be tried again. Clocks that
+        differ cost a second encode, or a while until the next look finds what is missing.
         """
+        known = ending.known
+        if known and known.result is Result.KEPT_ORIGINAL and known.sidecar is job.sidecar:
+            return True
         return ending.at >= self._offered.get(job.path, math.inf)
 
     # Hearing what became of it

@@ -16,6 +16,8 @@ from webpd.redis import PREFIX
 
 _VERSION = 1
 """Of all that is written here: hosts of different versions do not hear of one another."""
+_LONGEST_DELAY = 86_400.0
+_GARBLED = (AttributeError, KeyError, OverflowError, RecursionError, TypeError)
 
 
 def place_of(root: str, fingerprint: bytes) -> str:
@@ -53,7 +55,7 @@ class Batch:
             fields = json.loads(text)
             items = [Item(_job_in(job, root), Lane(lane), int(tries)) for *job, lane, tries in fields["items"]]
             return cls(str(fields["key"]), str(fields["owner"]), items)
-        except (AttributeError, KeyError, TypeError) as error:
+        except _GARBLED as error:
             raise ValueError(f"not a batch: {error!r}") from error
 
 
@@ -97,7 +99,7 @@ class Letter:
             place, worker, room, reports = json.loads(text)
             root = roots[place]
             return cls(place, str(worker), int(room), [_report_in(report, root) for report in reports])
-        except (AttributeError, KeyError, TypeError) as error:
+        except _GARBLED as error:
             raise ValueError(f"not a letter: {error!r}") from error
 
 
@@ -108,8 +110,15 @@ def _report_in(fields: Any, root: str) -> Report:
         int(place),
         None if ending is None else ending_in(ending),
         None if again is None else _job_in(again, root),
-        None if delay is None else float(delay),
+        None if delay is None else _delay_in(delay),
     )
+
+
+def _delay_in(delay: Any) -> float:
+    seconds = float(delay)
+    if not 0 <= seconds <= _LONGEST_DELAY:  # nor NaN, which would put the event loop's timers out of order
+        raise ValueError(f"not a delay: {delay!r}")
+    return seconds
 
 
 def _job_out(job: Job) -> list[Any]:
