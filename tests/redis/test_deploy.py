@@ -47,7 +47,8 @@ def test_the_cache_evicts_and_keeps_what_it_has_over_a_restart(server: RedisServ
 
 def test_what_was_written_in_one_step_is_there_after_a_restart(server: RedisServer, client: Redis) -> None:
     with client.pipeline(transaction=True) as pipeline:
-        pipeline.set("webpd:one", "1").set("webpd:other", "2")
+        pipeline.set("webpd:one", "1")
+        pipeline.set("webpd:other", "2")
         pipeline.execute()
     client.eval("redis.call('SET', KEYS[1], 3) redis.call('SET', KEYS[2], 4)", 2, "webpd:third", "webpd:fourth")
     server.restart()
