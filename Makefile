@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test prove check bench clean
+.PHONY: help run test prove check bench dashboards clean
 
 # The folder that `make run` works on; empty: a sample tree that it lays out first.
 DIR ?=
@@ -13,7 +13,7 @@ export WEBPD_STATE_DIR ?= $(CURDIR)/state
 PYTEST ?=
 
 help: ## Show what there is to make
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
 
 run: ## Run the service on DIR=… (default: a sample tree made of real photographs) until Ctrl-C; ONCE=1: one pass
 	@tools/setup.sh $(if $(DIR),run,sample)
@@ -42,6 +42,10 @@ bench: ## Measure speed and sizes against the bare codec and against peers
 	.venv/bin/python -m bench.quality
 	.venv/bin/python -m bench.throughput
 	.venv/bin/python -m bench.scan
+
+dashboards: ## Write deploy/grafana/dashboards anew from tools/dashboards
+	@tools/setup.sh test
+	.venv/bin/python -m tools.dashboards
 
 clean: ## Remove what the other targets made
 	rm -rf .venv build dist sample state bench/out bench/node_modules .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

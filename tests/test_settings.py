@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import write
 from webpd.errors import UsageError
-from webpd.settings import Address, Owner, Rate, RedisUrl, Settings, load, refuse_nested, shown
+from webpd.settings import Address, Owner, Rate, RedisUrl, Settings, Token, load, refuse_nested, shown
 
 REDIS = "redis://webpd:secret@127.0.0.1:6379/0"
 
@@ -70,6 +70,16 @@ def test_flags_beat_the_environment_which_beats_the_file_which_beats_the_default
         ("WEBPD_HEALTH_ADDRESS", "0.0.0.0:80", "health_address", Address("0.0.0.0", 80)),  # noqa: S104 - not bound
         ("WEBPD_METRICS_ADDRESS", "[::1]:0", "metrics_address", Address("::1", 0)),
         ("WEBPD_METRICS_ADDRESS", ":9101", "metrics_address", Address("127.0.0.1", 9101)),
+        ("WEBPD_TOKEN", "none", "token", None),
+        ("WEBPD_TOKEN", "0123456789abcdef", "token", "0123456789abcdef"),
+        ("WEBPD_TOKEN", "c2VjcmV0IHNlY3JldCE=", "token", "c2VjcmV0IHNlY3JldCE="),
+        (
+            "WEBPD_ALLOWED_HOSTS",
+            "cdn.example.ru,10.0.0.1,[::1]",
+            "allowed_hosts",
+            ("cdn.example.ru", "10.0.0.1", "[::1]"),
+        ),
+        ("WEBPD_ALLOWED_HOSTS", "CDN.example", "allowed_hosts", ("cdn.example",)),
         ("WEBPD_SHUTDOWN_TIMEOUT", "0", "shutdown_timeout", 0.0),
         ("WEBPD_LOG_FORMAT", "json", "log_format", "json"),
     ],
@@ -125,6 +135,10 @@ def test_values_are_read_as_people_write_them(variable: str, text: str, option: 
         ("WEBPD_HEALTH_ADDRESS", "8088"),
         ("WEBPD_HEALTH_ADDRESS", "localhost:http"),
         ("WEBPD_METRICS_ADDRESS", "localhost:65536"),
+        ("WEBPD_ALLOWED_HOSTS", ""),
+        ("WEBPD_ALLOWED_HOSTS", "*"),
+        ("WEBPD_ALLOWED_HOSTS", "localhost:8088"),
+        ("WEBPD_ALLOWED_HOSTS", "::1"),
         ("WEBPD_SHUTDOWN_TIMEOUT", "2h"),
         ("WEBPD_LOG_FORMAT", "xml"),
     ],
@@ -145,6 +159,21 @@ def test_the_password_of_a_redis_is_never_shown() -> None:
     with pytest.raises(UsageError) as error:
         load({}, {"WEBPD_REDIS_URL": "reddis://:secret@127.0.0.1"})
     assert "secret" not in str(error.value)
+
+
+def test_the_token_is_never_shown() -> None:
+    assert shown("token", load({}, {"WEBPD_TOKEN": "0123456789secret"}).settings.token) == "***"
+    for wrong in ("", "secret", "secret secret secret", "secret-" * 40, "secret-секрет-секрет"):
+        with pytest.raises(UsageError, match=r"^WEBPD_TOKEN=\*\*\*: allowed is none, or 16") as error:
+            load({}, {"WEBPD_TOKEN": wrong})
+        assert "secret" not in str(error.value)
+
+
+def test_a_token_in_a_file_is_a_string(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="allowed is none, or 16"):
+        load({}, {}, str(write(tmp_path / "a.toml", b"token = 1234567890123456")))
+    file = str(write(tmp_path / "b.toml", b"token = '1234567890123456'"))
+    assert load({}, {}, file).settings.token == Token("1234567890123456")
 
 
 def test_an_option_that_does_not_exist_is_refused_in_a_file_and_told_of_the_environment(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Result(StrEnum):
@@ -85,12 +86,21 @@ class Job:
     link: bool = False
 
 
+class Timing(NamedTuple):
+    """How long each step took, in seconds; converting includes waiting for a codec process."""
+
+    read: float
+    convert: float
+    publish: float
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What happened to one original.
 
     ``reason`` is set for skipped and failed; ``detail`` tells the administrator more. ``source_bytes`` counts what
-    was read, ``webp_bytes`` the sidecar with its chunk, ``seconds`` the whole way.
+    was read, ``webp_bytes`` the sidecar with its chunk, ``seconds`` the whole way; ``timing`` tells of the steps where
+    it was converted.
     """
 
     path: str
@@ -101,6 +111,7 @@ class Outcome:
     webp_bytes: int = 0
     seconds: float = 0.0
     picture: Picture | None = None
+    timing: Timing | None = None
 
 
 @dataclass(frozen=True, slots=True)

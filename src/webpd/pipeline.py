@@ -13,7 +13,7 @@ from typing import Protocol
 
 from webpd.convert.result import REVISION, Converted
 from webpd.errors import FailedError, PermanentError, RefusedError, UnsuitedError, WebpdError
-from webpd.model import Encoding, Failure, Job, Outcome, Result, Sidecar, Skip
+from webpd.model import Encoding, Failure, Job, Outcome, Result, Sidecar, Skip, Timing
 from webpd.tree import bitrix, naming, sidecar, source
 from webpd.tree.publisher import DryPublisher, Publisher, PublishError
 from webpd.tree.sidecar import Newer, Origin
@@ -121,7 +121,9 @@ class Pipeline:
         old = None if job.sidecar is Sidecar.ABSENT else _find(naming.sidecar_of(job.path))
         if old and self._stays(job, old):
             return Outcome(job.path, Result.FRESH)
+        begun = time.monotonic()
         original = source.read(job, self._max_source)
+        read = time.monotonic()
         settled(original)
         origin = Origin(
             len(original.data), original.version.mtime_ns, sidecar.digest_of(original.data), self._fingerprint
@@ -136,6 +138,7 @@ class Pipeline:
         else:
             same = False
         self._publisher.check_writable(os.path.dirname(job.path))
+        asked = time.monotonic()
         try:
             converted = self._codecs.convert(original.data)
         except PermanentError:
@@ -143,7 +146,9 @@ class Pipeline:
             if old and old.belongs and not same:  # it shows what the original no longer is
                 self._publisher.withdraw(naming.sidecar_of(job.path), old.version)
             raise
-        return self._finish(original, old, origin, converted)
+        answered = time.monotonic()
+        outcome = self._finish(original, old, origin, converted)
+        return replace(outcome, timing=Timing(read - begun, answered - asked, time.monotonic() - answered))
 
     def _stays(self, job: Job, old: "_Found") -> bool:
         """Tell whether the file with the sidecar's name is right, or not to be judged by this version."""

@@ -194,6 +194,7 @@ def test_a_degraded_service_makes_it_fail(
         told = webpd("status", WEBPD_STATE_DIR=str(one.state), WEBPD_HEALTH_ADDRESS=one.health_address)
         assert told.code == 1
         assert "DEGRADED" in told.out
+        assert f"root {tree} is down: mount full: " in told.out
         assert f"{tree} (tmpfs, mount full: " in told.out
     finally:
         one.close()

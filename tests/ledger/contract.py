@@ -201,6 +201,17 @@ class LedgerContract:
         ledger.unlearn(ROOT, "b", ["y.jpg"])
         assert ledger.results(ROOT) == {(Result.KEPT_ORIGINAL, ""): 4, (Result.FAILED, "damaged"): 2}
 
+    def test_files_that_came_to_something_are_told_by_name_in_the_order_of_their_bytes(self, ledger: Ledger) -> None:
+        failed = known(result=Result.FAILED, reason=Failure.DAMAGED)
+        ledger.learn(ROOT, "b", {"1.jpg": failed, "\udcff.jpg": failed, "kept.jpg": known()})
+        ledger.learn(ROOT, "", {"2.jpg": failed, "3.jpg": known(result=Result.FAILED, reason=Failure.IO)})
+        ledger.learn("/another", "b", {"4.jpg": failed})
+        named = ["2.jpg", "b/1.jpg", "b/\udcff.jpg"]
+        for limit in (1, 2, 3, 4):
+            assert ledger.files(ROOT, Result.FAILED, Failure.DAMAGED, limit) == named[:limit]
+        assert ledger.files(ROOT, Result.FAILED, Failure.MEMORY, 9) == []
+        assert ledger.files("/never seen", Result.FAILED, Failure.DAMAGED, 9) == []
+
     def test_a_file_of_the_year_2500_disturbs_nothing(self, ledger: Ledger) -> None:
         far = 16_725_225_600_000_000_000
         ledger.record(ROOT, Directory("a", far))

@@ -8,18 +8,19 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.ledger.history_contract import NOON, ROOT, HistoryContract, Reopen, event, failed, failures_in_pages
+from tests.ledger.history_contract import NOON, OTHER, ROOT, HistoryContract, Reopen, event, failed, failures_in_pages
 from tests.ledger.writer import writing
 from webpd.errors import UnfitError
 from webpd.ledger import sqlite_history
-from webpd.ledger.history import History, HistoryReader, Total
+from webpd.ledger.history import History, RecentReader, Total
 from webpd.ledger.port import Directory, LedgerReader
 from webpd.ledger.sqlite import SqliteLedger, read_ledger
-from webpd.ledger.sqlite_history import read_history
+from webpd.ledger.sqlite_history import SqliteHistory, read_history
 from webpd.model import Result
 
 _DAY = 86_400
@@ -58,6 +59,12 @@ def fresh(reopen: Reopen, file: Path) -> Reopen:
     return anew
 
 
+@pytest.fixture
+def ledger(file: Path) -> Iterator[SqliteLedger]:
+    with contextlib.closing(SqliteLedger(str(file))) as one:
+        yield one
+
+
 class TestSqliteHistory(HistoryContract):
     """The contract, on SQLite."""
 
@@ -82,6 +89,33 @@ def test_a_ledger_of_the_first_version_is_set_aside_and_the_history_begins(reope
     history.note([event()])
     assert history.image(ROOT, "a/photo.jpg") == event()
     assert len(list(file.parent.glob("ledger.sqlite.damaged-*"))) == 1
+
+
+# The last conversions
+
+
+def test_the_last_conversions_are_told_newest_first_of_all_roots(ledger: SqliteLedger) -> None:
+    history = ledger.history
+    assert history.recent(10) == []
+    noted = [event(f"{n}.jpg", at=NOON + n, root=(ROOT, OTHER)[n % 2]) for n in range(5)]
+    history.note(
+        [noted[3], failed("failed.jpg"), event("kept.jpg", Result.KEPT_ORIGINAL, NOON + 9), *noted[:3], noted[4]]
+    )
+    assert history.recent(10) == noted[::-1]
+    assert history.recent(2) == [noted[4], noted[3]]
+    again = event("0.jpg", at=NOON + 10)
+    history.note([again])
+    assert history.recent(2) == [again, noted[4]]
+
+
+def test_conversions_behind_too_many_other_images_are_not_looked_for(
+    ledger: SqliteLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_history, "MOST_RECENT", 10)
+    ledger.history.note([event("old.jpg"), *(replace(failed(f"{n}.jpg"), at=NOON + 1) for n in range(9))])
+    assert [each.path for each in ledger.history.recent(5)] == ["old.jpg"]
+    ledger.history.note([replace(failed("9.jpg"), at=NOON + 1)])
+    assert ledger.history.recent(5) == []
 
 
 # What is kept
@@ -169,8 +203,9 @@ def fill(history: History) -> None:
     history.flush()
 
 
-def ask(history: HistoryReader) -> None:
+def ask(history: RecentReader) -> None:
     """Ask everything once."""
+    history.recent(10)
     history.image(ROOT, "7/1.jpg")
     failures_in_pages(history, None, 100)
     history.reasons()
@@ -184,9 +219,10 @@ def read_everything(ledger: LedgerReader) -> None:
         ledger.results(root)
         ledger.passed(root)
         ledger.kind(root)
+        ledger.files(root, Result.FAILED, "damaged", 10)
 
 
-def use(history: History) -> None:
+def use(history: SqliteHistory) -> None:
     """Call everything, and then what tells whether it works."""
     ask(history)
     history.note([failed("7/1.jpg"), event("7/2.jpg")])

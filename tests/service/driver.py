@@ -48,6 +48,11 @@ class Service:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def health_port(self) -> int:
+        """The port of 127.0.0.1 where it answers for its health."""
+        return self._health
+
     def launch(self, *options: str) -> None:
         """Start it and return at once."""
         command = [*WEBPD, "run", *options, *map(str, self.roots)]

@@ -19,6 +19,6 @@ def test_a_root_and_an_image_whose_names_are_not_utf_8_are_served_and_told_of(
     one.wait_until(Path(f"{original}.webp").exists)
     one.settle()
     assert one.root()["root"] == f"{tmp_path}/tree-\\xff"
-    assert one.metrics()[f'webpd_mount_well{{root="{tmp_path}/tree-\\\\xff"}}'] == 1
+    assert one.metrics()[f'webpd_orphans{{root="{tmp_path}/tree-\\\\xff"}}'] == 0
     assert one.said("converted", r"photo \\xfe.jpg")
     assert one.stop() == 0

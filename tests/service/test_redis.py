@@ -60,7 +60,8 @@ def change_password(server: RedisServer, password: str) -> None:
 
 def load_slowly(server: RedisServer) -> None:
     """Have it start with so much data that it takes a minute to load it; it answers meanwhile, every 2 ms or so."""
-    fill(server, 200_000, 10)
+    for _ in range(40):  # at once, they would make it hang
+        fill(server, 5_000, 10)
     server.restart("--key-load-delay", "100", "--loading-process-events-interval-bytes", "1024")
 
 

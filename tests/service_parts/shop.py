@@ -77,4 +77,4 @@ class Shop:
 
     @property
     def retries(self) -> float:
-        return float(self.metrics.retries._value.get())
+        return float(self.metrics._retries._value.get())

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.conftest import as_nobody
 from tests.lab import wait_for
 from webpd.errors import UnfitError
-from webpd.model import Outcome, Result
+from webpd.model import Job, Outcome, Result
 from webpd.telemetry.metrics import Metrics
 from webpd.web import client
 from webpd.web.app import control_app, health_app, metrics_app
@@ -31,11 +31,11 @@ class Subject:
     """A service in this state of health."""
 
     def __init__(self, *, ready: bool) -> None:
-        self.ready = ready
+        self.hindrances = [] if ready else ["root /srv/Ordner/ü: mount hung", "codecs: start"]
         self.root = "/srv/Ordner/ü"
 
     def health(self) -> Mapping[str, Any]:
-        return {"status": "ok" if self.ready else "degraded", "roots": [{"root": self.root}]}
+        return {"status": "degraded" if self.hindrances else "ok", "roots": [{"root": self.root}]}
 
 
 class Answer:
@@ -81,6 +81,12 @@ def test_readiness_is_told_by_the_status(ready: bool, status: int) -> None:
     assert ask(health_app(Subject(ready=ready)), "/readyz", "HEAD").status == status
 
 
+def test_what_is_not_ready_says_why_in_words() -> None:
+    answer = ask(health_app(Subject(ready=False)), "/readyz")
+    assert answer.body.decode() == "not ready\nroot /srv/Ordner/ü: mount hung\ncodecs: start\n"
+    assert ask(health_app(Subject(ready=True)), "/readyz").body == b"ready\n"
+
+
 @pytest.mark.parametrize(("ready", "status"), [(True, 200), (False, 503)])
 def test_health_is_json_and_its_status_is_that_of_the_answer(ready: bool, status: int) -> None:
     answer = ask(health_app(Subject(ready=ready)), "/health")
@@ -98,12 +104,13 @@ def test_what_is_not_there_and_what_is_not_meant_is_refused() -> None:
 
 def test_metrics_are_what_prometheus_reads() -> None:
     metrics = Metrics()
-    metrics.count(Outcome("/srv/a.jpg", Result.CONVERTED, source_bytes=100, webp_bytes=60))
+    outcome = Outcome("/srv/a.jpg", Result.CONVERTED, source_bytes=100, webp_bytes=60)
+    metrics.count(Job("/srv/a.jpg", "/srv", 100), outcome, "fresh")
     answer = ask(metrics_app(metrics.exposition), "/metrics")
     assert answer.status == 200
     assert answer.headers["content-type"].startswith("text/plain; version=")
     families = {family.name for family in text_string_to_metric_families(answer.body.decode())}
-    assert {"webpd_images", "webpd_source_bytes", "webpd_mount_well"} <= families
+    assert {"webpd_images", "webpd_source_bytes"} <= families
 
 
 def test_who_comes_as_soon_as_the_address_is_told_is_let_in() -> None:

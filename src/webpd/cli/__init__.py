@@ -7,6 +7,7 @@ import typer
 from webpd import __version__
 from webpd.cli.config import config
 from webpd.cli.convert import convert
+from webpd.cli.doctor import doctor
 from webpd.cli.failures import failures
 from webpd.cli.prune import prune
 from webpd.cli.run import run
@@ -25,6 +26,7 @@ cli.command()(convert)
 cli.command()(run)
 cli.command()(status)
 cli.command()(failures)
+cli.command()(doctor)
 cli.command()(verify)
 cli.command()(prune)
 cli.command()(config)

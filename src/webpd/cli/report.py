@@ -37,6 +37,7 @@ _PERIODS = {"all": None, "day": 86_400.0, "hour": 3600.0}  # seconds
 _WORKED = (Result.CONVERTED, Result.KEPT_ORIGINAL, Result.SKIPPED, Result.FAILED)
 _LIVE = ("root", "kind", "mount", "detail", "watch", "directories", "unsettled", "images", "orphans", "hosts")
 _ANSWERS = ("ok", "degraded")
+_WRONG = ("degraded", "down")
 
 # How the service is, why that is thought, and its health page where it answers.
 _Answer = tuple[str, str, dict[str, Any] | None]
@@ -52,6 +53,7 @@ def look(settings: Settings, now: float) -> dict[str, Any]:
         shared = executor.submit(_shared, settings.redis_url, now) if settings.redis_url else None
         service, detail, health, notes = _service(settings)
         known = health or {}
+        notes += [_wrong(part) for part in known.get("parts", ()) if part["state"] in _WRONG]
         remembered: dict[str, Any] = {"totals": None, "rate": None, "failures": None, "roots": {}}
         try:
             if known.get("role") != "work":  # which has no database
@@ -118,6 +120,12 @@ def _ask(connection: http.client.HTTPConnection, place: str) -> _Answer:
     if isinstance(health, dict) and {"version", "roots", "queue"} <= health.keys() and health.get("status") in _ANSWERS:
         return health["status"], f"at {place}", health
     return "silent", f"what listens at {place} does not answer as webpd does", None
+
+
+def _wrong(part: Mapping[str, str]) -> str:
+    """Return what is wrong with a part of the service, and what to do."""
+    where = " ".join(filter(None, (part["part"].replace("_", " "), part["subject"])))
+    return f"{where} is {part['state']}: " + ": ".join(filter(None, (part["reason"], part["cure"])))
 
 
 def _is_locked(folder: str) -> bool:

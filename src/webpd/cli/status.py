@@ -54,7 +54,7 @@ def status(
       hosts        a list of the processes that share the Redis: name, role, pid, version,
                    started, rate, queue, in_flight, roots
       all_hosts    the totals of all hosts
-      notes        what could not be had, and why
+      notes        what is wrong with the service, or could not be had, and what to do
 
     Exit code: 0 told, 1 the service is degraded or does not answer, 2 wrong usage or settings, 3 neither a service nor
     a database is there.
@@ -139,7 +139,9 @@ def _root_lines(root: Mapping[str, Any]) -> Iterator[str]:
         how.append(f"watched by {root['watch']}")
     yield f"{root['root']} ({', '.join(how)})"
     if root["hosts"] is not None:
-        hosts = f"{root['hosts']:,} hosts" if root["hosts"] else "NO HOST of the same version and settings"
+        hosts = "NO HOST of the same version and settings"
+        if root["hosts"]:
+            hosts = f"{root['hosts']:,} host{'s' if root['hosts'] > 1 else ''}"
         yield f"          worked on by {hosts}"
     if (counted := root["counted"]) is not None:
         images = f"{counted['images']:,} images in {counted['directories']:,} directories"

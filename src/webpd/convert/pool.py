@@ -38,6 +38,7 @@ from webpd.convert.frames import (
     seal_of_facts,
     write_frame,
 )
+from webpd.convert.postmortem import cause_of_death
 from webpd.convert.result import Converted
 from webpd.convert.starts import REST, Starts
 from webpd.errors import FailedError, PermanentError, RefusedError, RetryableError, UnfitError
@@ -144,7 +145,8 @@ class CodecPool:
         self._wake = threading.Condition(self._lock)
         self._wanted = workers
         self._workers: list[_Worker] = []
-        self._starts = Starts(limits.worker_memory)
+        self.starts = Starts(limits.worker_memory)
+        """Whether processes start; to be read only."""
         self._warned = False
         self._closed = False
         self._supervisor = threading.Thread(target=self._supervise, name="codec pool", daemon=True)
@@ -165,6 +167,11 @@ class CodecPool:
     def inspect(self, webp: bytes) -> Picture:
         """Return what a WebP file shows. Blocks and raises as ``convert`` does."""
         return self._ask("inspect", webp, lambda answer: picture_of_facts(answer.facts, self._limits.max_pixels))
+
+    @property
+    def running(self) -> int:
+        """How many processes there are now."""
+        return len(self._workers)
 
     def ready(self) -> Seal:
         """Wait until a process is ready, and return what it says of its sandbox. Raises UnfitError, PoolClosedError."""
@@ -218,8 +225,8 @@ class CodecPool:
             while True:
                 if self._closed:
                     raise PoolClosedError("the codec processes have been stopped")
-                if self._starts.unfit:
-                    raise UnfitError(self._starts.unfit)
+                if self.starts.unfit:
+                    raise UnfitError(self.starts.unfit)
                 worker = min(self._workers, key=lambda each: each.load, default=None)
                 if worker is None or worker.load == DEPTH:
                     self._room.wait()
@@ -300,10 +307,10 @@ class CodecPool:
             seal = seal_of_facts(hello.facts)
         except (EOFError, MalformedError) as error:
             self._end(worker)
-            self._bad_start(str(error) or _cause_of_death(worker))
+            self._bad_start(str(error) or cause_of_death(worker.process))
             raise _AnotherTryError from None
         with self._lock:
-            self._starts.good()
+            self.starts.good()
             worker.ready = True
             worker.clock(self._limits.job_timeout)
             if not (seal.landlock and seal.seccomp) and not self._warned:
@@ -312,7 +319,7 @@ class CodecPool:
 
     def _bad_start(self, what: str) -> None:
         with self._lock:
-            if self._starts.bad(what):
+            if self.starts.bad(what):
                 self._room.notify_all()
 
     def _post_mortem(self, worker: _Worker, job: _Job, sent: bool) -> Exception:
@@ -326,8 +333,8 @@ class CodecPool:
             memory = self._limits.worker_memory
             return self._failed(Failure.MEMORY, f"needs more than {memory} bytes of memory (WEBPD_WORKER_MEMORY)")
         if not sent:
-            return self._suspect(job, _cause_of_death(worker))
-        return self._failed(Failure.CRASHED, _cause_of_death(worker))
+            return self._suspect(job, cause_of_death(worker.process))
+        return self._failed(Failure.CRASHED, cause_of_death(worker.process))
 
     def _suspect(self, job: _Job, what: str) -> Exception:
         """Give a job that is not the likely cause another try, but not for ever."""
@@ -365,7 +372,7 @@ class CodecPool:
                 for worker in tuple(self._workers):
                     if worker.deadline <= now:
                         self._end(worker, late=True)
-                while len(self._workers) < self._wanted and self._starts.are_wanted(now):
+                while len(self._workers) < self._wanted and self.starts.are_wanted(now):
                     self._start()
                 nearest = min((worker.deadline for worker in self._workers), default=math.inf)
                 self._wake.wait(min(nap, max(0.0, nearest - now)))
@@ -385,15 +392,5 @@ def _last_words(worker: _Worker) -> str:
     try:
         seal_of_facts(read_frame(worker.answers, 0).facts)
     except (EOFError, MalformedError) as error:
-        return str(error) or _cause_of_death(worker)
-    return _cause_of_death(worker)
-
-
-def _cause_of_death(worker: _Worker) -> str:
-    status = worker.process.wait()
-    if status == EXIT_MEMORY:
-        return "the codec process ran out of memory"
-    if status >= 0:
-        return f"the codec process ended with status {status}"
-    name = signal.Signals(-status).name
-    return f"the codec process was ended by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
+        return str(error) or cause_of_death(worker.process)
+    return cause_of_death(worker.process)

@@ -12,17 +12,20 @@ REST = 30.0
 class Starts:
     """Counts processes that end before they are ready; ``unfit`` says why none is started now, "" if some are.
 
+    ``trouble`` says the same, and goes on while one more is tried, until one is ready.
     ``worker_memory`` is in bytes. Guarded by the pool's lock.
     """
 
     def __init__(self, worker_memory: int) -> None:
         self.unfit = ""
+        self.trouble = ""
         self._worker_memory = worker_memory
         self._bad = 0
         self._again = 0.0
 
     def good(self) -> None:
         """A process is ready."""
+        self.trouble = ""
         self._bad = 0
 
     def bad(self, what: str) -> bool:
@@ -31,7 +34,7 @@ class Starts:
         if self._bad < MOST_BAD_STARTS:
             return False
         self._again = time.monotonic() + REST
-        self.unfit = (
+        self.unfit = self.trouble = (
             f"codec processes do not start: {what}. Check that {sys.executable} can import Pillow, and that "
             f"WEBPD_WORKER_MEMORY ({self._worker_memory} bytes) is enough."
         )

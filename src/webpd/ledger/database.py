@@ -94,6 +94,10 @@ class Database:
         self._schema = schema
         self._began: float | None = None
         self._losing = False
+        self.fault = ""
+        """Why what is written now is lost, "" where it is kept."""
+        self.aside = ""
+        """Where a damaged database was put that this one has replaced since the start."""
         self._closed = False
         self._changed = threading.Condition()
         self._lock = _lock(os.path.dirname(path))
@@ -185,6 +189,7 @@ class Database:
         self._connection.execute("COMMIT")
         self._began = None
         self._losing = False
+        self.fault = ""
         _log.warning(
             "%s: can be written again; the whole tree is looked at again, and what was done meanwhile is missing from "
             "the history",
@@ -204,6 +209,7 @@ class Database:
         self._began = None
         if not self._losing:
             self._losing = True
+            self.fault = f"can't be written ({error})"
             _log.warning(
                 "%s: can't be written (%s): the service goes on, and what it learns and does until there is room and "
                 "permission to write is forgotten",
@@ -216,10 +222,12 @@ class Database:
         self._connection.close()
         self._began = None
         self._losing = False
+        self.fault = ""
         try:
             self._set_aside(error)
             self._connection = self._connect(self._path)
         except (OSError, *_ERRORS) as obstacle:
+            self.fault = f"can't be begun anew ({obstacle}): until the next start a temporary file takes its place"
             _log.warning(
                 "%s: can't be begun anew (%s): until the next start its place is taken by a temporary file; make room "
                 "and make it writable",
@@ -282,6 +290,7 @@ class Database:
         for suffix in _FILES:
             with contextlib.suppress(FileNotFoundError):
                 os.rename(self._path + suffix, aside + suffix)
+        self.aside = aside
         _log.warning(
             "%s: damaged or of another version (%s): set aside as %s and begun anew: the history is lost, and the "
             "whole tree is looked at again",

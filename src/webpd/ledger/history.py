@@ -22,6 +22,9 @@ KEPT: Mapping[Step, int] = {"minute": 35 * 86_400, "day": 400 * 86_400}
 MOST_IMAGES = 2_000_000
 """Of more images than that the oldest are forgotten."""
 
+MOST_RECENT = 10_000
+"""Images among which the last conversions are looked for: so many failures in a row hide them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -91,6 +94,16 @@ class HistoryReader(Protocol):
 
     def close(self) -> None:
         """Flush, and let go of what is held; no other call may follow."""
+
+
+class RecentReader(HistoryReader, Protocol):
+    """What the history of one host tells besides."""
+
+    def recent(self, limit: int) -> list[Event]:
+        """Return up to ``limit`` of the images that were converted last, the newest first.
+
+        They are looked for among the last ``MOST_RECENT`` that were worked on.
+        """
 
 
 class History(HistoryReader, Protocol):

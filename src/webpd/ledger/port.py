@@ -74,6 +74,12 @@ class LedgerReader(Protocol):
     def results(self, root: str) -> Mapping[tuple[Result, str], int]:
         """Return how many files are known, by result and reason."""
 
+    def files(self, root: str, result: Result, reason: str, limit: int) -> list[str]:
+        """Return up to ``limit`` files that are known to have come to that, as paths relative to the root, in order.
+
+        Where there are fewer, all that is known of the root is read: a second or so for a million files.
+        """
+
     def passed(self, root: str) -> Pass | None:
         """Return the last walk over the whole root."""
 

@@ -74,6 +74,16 @@ class SqliteLedgerReader:
 
         return self._source.read(work)
 
+    def files(self, root: str, result: Result, reason: str, limit: int) -> list[str]:
+        select = """SELECT directory, name FROM known WHERE root = ? AND result = ? AND reason = ?
+            ORDER BY directory, name LIMIT ?"""
+
+        def work(connection: sqlite3.Connection) -> list[str]:
+            rows = connection.execute(select, (root_id(connection, root), result.value, reason, limit))
+            return [os.fsdecode(os.path.join(directory, name)) for directory, name in rows]
+
+        return self._source.read(work)
+
     def passed(self, root: str) -> Pass | None:
         select = """SELECT ended, full_ended, directories, unsettled, images, orphans, kept, skipped, failed FROM pass
             WHERE root = ?"""
@@ -110,6 +120,16 @@ class SqliteLedger(SqliteLedgerReader):
         super().__init__(self._database)
         self.history = SqliteHistory(self._database)
         """The history in the same file; usable until the ledger is closed."""
+
+    @property
+    def fault(self) -> str:
+        """Why what is learnt now is lost, "" where it is kept."""
+        return self._database.fault
+
+    @property
+    def aside(self) -> str:
+        """Where a damaged file was put that this one has replaced since the start, "" where there was none."""
+        return self._database.aside
 
     def directories(self, root: str, after: str | None, limit: int) -> list[Directory]:
         if after is None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from webpd.ledger.database import Database, ReadOnly, Source
-from webpd.ledger.history import KEPT, MOST_IMAGES, SECONDS, Event, Step, Total, spans, sums
+from webpd.ledger.history import KEPT, MOST_IMAGES, MOST_RECENT, SECONDS, Event, Step, Total, spans, sums
 from webpd.ledger.schema import SCHEMA, add_root, delete_tree, from_blob, root_id, storable, to_blob
 from webpd.model import Result
 
@@ -37,7 +37,7 @@ ON CONFLICT DO UPDATE SET images = images + excluded.images, source_bytes = sour
 
 
 class SqliteHistoryReader:
-    """The history in a SQLite file. Implements ``HistoryReader``."""
+    """The history in a SQLite file. Implements ``RecentReader``."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -90,6 +90,17 @@ class SqliteHistoryReader:
         def work(connection: sqlite3.Connection) -> list[tuple[int, Result, Total]]:
             rows = connection.execute(select, (step, since, until))
             return [(start, Result(result), Total(*values)) for start, result, *values in rows]
+
+        return self._source.read(work)
+
+    def recent(self, limit: int) -> list[Event]:
+        last = "SELECT rowid FROM image ORDER BY at DESC LIMIT ?"
+        select = f"""SELECT (SELECT path FROM root WHERE id = root), {_COLUMNS} FROM image
+            WHERE rowid IN ({last}) AND result = 'converted' ORDER BY at DESC, rowid DESC LIMIT ?"""  # noqa: S608 - ours
+
+        def work(connection: sqlite3.Connection) -> list[Event]:
+            rows = connection.execute(select, (MOST_RECENT, limit))
+            return [_event(os.fsdecode(root), row) for root, *row in rows]
 
         return self._source.read(work)
 

@@ -1,7 +1,6 @@
 """The queue of one host: in memory, on one event loop. What it forgets when the process ends, polling finds again."""
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Sequence
 
@@ -75,6 +74,7 @@ class QueueManager:
             delayed=sum(len(queue.backlog) - queue.backlog.ready for queue in queues),
             in_flight=sum(len(queue.in_flight) for queue in queues),
             oldest=oldest,
+            limited=sum(queue.limited for queue in queues),
         )
 
 
@@ -92,6 +92,7 @@ class _RootQueue:
         self._changed = asyncio.Event()
         self._changed.set()
         self._retry_at: float | None = None
+        self.limited = 0.0
 
     def offer(self, job: Job, lane: Lane, due: float) -> bool:
         """Take the job in, and tell whether there was room for it."""
@@ -138,9 +139,14 @@ class _RootQueue:
 
     async def wait(self) -> None:
         """Wait until ``take_now`` may find something."""
-        with contextlib.suppress(TimeoutError):
+        begun, limited = _now(), self._retry_at is not None
+        try:
             async with asyncio.timeout_at(self._retry_at):
                 await self._changed.wait()
+        except TimeoutError:
+            pass  # it may go now
+        finally:
+            self.limited += _now() - begun if limited else 0.0
 
     def done(self, ticket: Ticket) -> None:
         path = ticket.job.path

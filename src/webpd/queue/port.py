@@ -37,13 +37,15 @@ class QueueState:
 
     ``depth`` counts what is to be taken now or later, by lane; of these ``delayed`` cannot be taken yet: they are not
     due, or their path is still in flight. ``oldest`` is how long the oldest entry of a lane has been in it, in seconds,
-    0.0 where there is none; what is sent back by ``again`` or moves up counts from then.
+    0.0 where there is none; what is sent back by ``again`` or moves up counts from then. ``limited`` is for how many
+    seconds, since the beginning, the rate limit held something back.
     """
 
     depth: Mapping[Lane, int]
     delayed: int
     in_flight: int
     oldest: Mapping[Lane, float]
+    limited: float = 0.0
 
     @property
     def idle(self) -> bool:

@@ -71,8 +71,8 @@ class Reconciler:
         watcher: Watcher | None = None,
     ) -> None:
         self.root = scanner.root
-        self.listed = 0
-        """How many directories were listed since the start."""
+        self.listed = self.entries = 0
+        """How many directories were listed since the start, and how many names were in them."""
         self.orphans: dict[str, dict[str, float]] = {}
         """Sidecars without an original: by directory and path, since when (monotonic seconds)."""
         self.unreadable: dict[str, Outcome] = {}
@@ -322,6 +322,7 @@ class Reconciler:
         return visit.offered, list(found), visit.whole
 
     def _take(self, look: Look, visit: Visit, lane: Lane) -> None:
+        self.entries += look.entries
         jobs = [job for job in look.jobs if visit.needs(job, self._fingerprint)]
         jobs = [job for job in jobs if not self._is_finished(job, visit.begun)]
         if jobs:

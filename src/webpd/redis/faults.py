@@ -48,7 +48,7 @@ def explain(error: BaseException, within: float, variable: str) -> str:
     if isinstance(error, InvalidResponse):
         return f"does not answer as Redis does: set its address in {variable}"
     text = str(error).partition("\n")[0]
-    return f"fails: {text or type(error).__name__}"
+    return f"fails ({text or type(error).__name__}): see its log"
 
 
 def _errno(error: BaseException) -> int | None:

@@ -84,9 +84,10 @@ class Commons:
         """How Redis is, None where none is set."""
         return self._link.state if self._link else None
 
-    def health(self) -> dict[str, Any]:
-        """Return how Redis is, ready for JSON."""
-        return shown(self.link)
+    @property
+    def dropped(self) -> int:
+        """How many events Redis was never told."""
+        return self._history.dropped if self._history else 0
 
 
 def shown(link: LinkState | None) -> dict[str, Any]:

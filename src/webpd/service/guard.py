@@ -4,7 +4,6 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable
 
 import structlog
 
@@ -22,20 +21,19 @@ twice as long each time until one could."""
 
 
 class MountGuard:
-    """Halts the work on a root while its mount is sick. ``changed`` is told, on the event loop, whether it is well.
+    """Halts the work on a root while its mount is sick.
 
     ``going`` is set while the work may go on, for threads; ``well`` is the same for coroutines. Both begin unset, until
     the mount has answered.
     """
 
-    def __init__(self, root: str, mount: Mount, changed: Callable[[bool], None]) -> None:
+    def __init__(self, root: str, mount: Mount) -> None:
         self.health = Health.WELL
         self.detail = ""
         self.well = asyncio.Event()
         self.going = threading.Event()
         self.stopping = threading.Event()
         self._root = root
-        self._changed = changed
         self._loop = asyncio.get_running_loop()
         self._probe = MountProbe(root, mount)
         self._failing: set[str] = set()
@@ -48,10 +46,16 @@ class MountGuard:
             try:
                 health = await asyncio.to_thread(self._probe.look)
             except Exception as error:  # out of descriptors or threads: no answer, and asked again
-                health, self._probe.detail = Health.DEAD, f"{self._root}: can't be asked: {error}"
+                health = Health.DEAD
+                self._probe.detail = f"{self._root}: can't be asked ({error}): raise `ulimit -n` and `ulimit -u`"
             if health is not Health.WELL or time.monotonic() >= self._resting:
                 self._found(health, self._probe.detail)
             await asyncio.sleep(_INTERVAL)
+
+    @property
+    def room(self) -> os.statvfs_result | None:
+        """What room there was when the mount last answered."""
+        return self._probe.room
 
     def stop(self) -> None:
         """Let all who wait go on, to their end."""
@@ -91,7 +95,8 @@ class MountGuard:
             self._failing.clear()
             self._resting = time.monotonic() + self._rest
             self._rest = min(2 * self._rest, _LONGEST_REST)
-            self._found(Health.READ_ONLY, f"nothing could be done in {_MOST_FAILING} folders in a row: {failure}")
+            what = f"nothing could be done in {_MOST_FAILING} folders in a row ({failure})"
+            self._found(Health.READ_ONLY, f"{self._root}: {what}: look whether the disk is full or read-only")
 
     def _halt(self, health: Health) -> None:
         self.going.clear()
@@ -105,7 +110,6 @@ class MountGuard:
                 _log.warning("mount is sick: paused", root=self._root, mount=str(health), detail=detail)
         self.health, self.detail = health, detail
         well = health is Health.WELL
-        self._changed(well)
         if well or self.stopping.is_set():
             self.well.set()
             self.going.set()

@@ -1,6 +1,7 @@
 """One root of the running service: its mount's health, who finds work in it, and who does it."""
 
 import asyncio
+import os
 from typing import Any
 
 from webpd.model import Ending, Job
@@ -25,8 +26,7 @@ class Keeper:
         settings = shared.settings
         self.root, self.mount = place.path, place.mount
         self.label = printable(place.path)
-        self._metrics = shared.metrics
-        self._guard = MountGuard(place.path, place.mount, lambda well: self._metrics.mount.labels(self.label).set(well))
+        self._guard = MountGuard(place.path, place.mount)
         local = place.mount.local
         cache = settings.cache_time if settings.cache_time is not None else cache_time(place.mount)
         patience = Patience(settings.settle, 0.0 if local else cache, local)
@@ -76,7 +76,6 @@ class Keeper:
         ended = await self.takers.close(seconds) if self.takers else True
         if self.poller:
             ended &= await self.poller.close(seconds)
-        self._metrics.forget(self.label)
         return ended
 
     @property
@@ -85,14 +84,14 @@ class Keeper:
         return self._guard.health not in (Health.HUNG, Health.DEAD)
 
     @property
+    def room(self) -> os.statvfs_result | None:
+        """What room the mount's file system has, None while it was not asked."""
+        return self._guard.room
+
+    @property
     def health(self) -> str:
         """How the mount is, in a word."""
         return str(self._guard.health)
-
-    @property
-    def ready(self) -> bool:
-        """Whether the mount is well and all directories known have been asked once."""
-        return self._guard.health is Health.WELL and (self.poller is None or self.poller.watching)
 
     def state(self) -> dict[str, Any]:
         """Return how the root is, for the health page; asks nobody who could keep it waiting."""

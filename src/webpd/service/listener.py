@@ -9,7 +9,6 @@ from webpd.errors import WebpdError
 from webpd.ledger.port import Ledger
 from webpd.printable import printable
 from webpd.reconcile.reconciler import Reconciler
-from webpd.telemetry.metrics import Metrics
 from webpd.watch.watcher import FileWatcher
 
 _log = structlog.get_logger(__name__)
@@ -27,18 +26,14 @@ class Listener:
     ``settle`` is in seconds: a look within it would only find the same files, not settled.
     """
 
-    def __init__(
-        self, watcher: FileWatcher, reconciler: Reconciler, ledger: Ledger, metrics: Metrics, settle: float
-    ) -> None:
+    def __init__(self, watcher: FileWatcher, reconciler: Reconciler, ledger: Ledger, settle: float) -> None:
         self._watcher = watcher
         self._reconciler = reconciler
         self._ledger = ledger
-        self._metrics = metrics
         self._label = printable(reconciler.root)
         self._quiet_time = max(_QUIET, settle)
         self._pending: dict[str, float] = {}
         self._quiet: dict[str, float] = {}
-        self._told = (0, 0)
 
     def run(self, stopping: threading.Event, going: threading.Event) -> None:
         """Listen until ``stopping``; while it is not ``going``, what is heard waits."""
@@ -59,7 +54,6 @@ class Listener:
             if stopping.is_set() or not going.is_set():
                 break
             self._look(directory)
-        self._report()
 
     def _hear(self) -> None:
         now = time.monotonic()
@@ -92,9 +86,3 @@ class Listener:
             for directory in page:
                 self._watcher.watch(self._reconciler.absolute(directory.path))
             after = page[-1].path
-
-    def _report(self) -> None:
-        told, self._told = self._told, (self._watcher.overflows, self._watcher.failed)
-        self._metrics.watches.labels(self._label).set(self._watcher.watches)
-        self._metrics.overflows.labels(self._label).inc(self._told[0] - told[0])
-        self._metrics.unwatched.labels(self._label).inc(self._told[1] - told[1])

@@ -102,7 +102,6 @@ class Poller:
         )
         self.recorder = Recorder(root, self._ledger, self._chronicle, self.reconciler.finished)
         self._offered = 0
-        self._told_listed = 0
         self._trouble = ""
         self._told_done = False
         self._note_due = 0.0
@@ -115,7 +114,7 @@ class Poller:
         """Begin to poll and to listen."""
         self._threads = [threading.Thread(target=self._poll, name="poll", daemon=True)]
         if self._watcher:
-            listener = Listener(self._watcher, self.reconciler, self._ledger, self._metrics, self._settings.settle)
+            listener = Listener(self._watcher, self.reconciler, self._ledger, self._settings.settle)
             hear = functools.partial(listener.run, self._guard.stopping, self._guard.going)
             self._threads.append(threading.Thread(target=hear, name="news", daemon=True))
         for thread in self._threads:
@@ -146,6 +145,16 @@ class Poller:
                 break
         self._wake.set()
 
+    @property
+    def trouble(self) -> str:
+        """What broke the last walk off, "" where it went through."""
+        return self._trouble
+
+    @property
+    def unsettled(self) -> int:
+        """How many directories there was something to do in, at the end of the last cycle."""
+        return self._totals.unsettled
+
     def state(self) -> dict[str, Any]:
         """Return what it found, for the health page."""
         return {
@@ -153,7 +162,10 @@ class Poller:
             "watches": self._watcher.watches if self._watcher else 0,
             "overflows": self._watcher.overflows if self._watcher else 0,
             "cycles": self.cycles,
+            "watch_failures": self._watcher.failed if self._watcher else 0,
+            "watch_events": self._watcher.events if self._watcher else 0,
             "listed": self.reconciler.listed,
+            "entries": self.reconciler.entries,
             "directories": self._totals.directories,
             "unsettled": self._totals.unsettled,
             "images": self._totals.images,
@@ -221,8 +233,10 @@ class Poller:
         offered = self._offered
         trouble, whole = "", False
         try:
+            begun = time.monotonic()
             cycle = self.reconciler.cycle(full=full, threads=self._lookers)
             if not self._guard.halted():
+                self._metrics.scan.labels("full" if full else "poll").observe(time.monotonic() - begun)
                 whole = True
                 self._after(cycle)
                 if self._once and not cycle.postponed and self._offered == offered:
@@ -256,12 +270,9 @@ class Poller:
             self._told_done = True
             _log.info("first pass done: watching", root=self._root, images=self._totals.images)
         self.watching = True
-        self._metrics.cycles.labels(self._label).inc()
-        told, self._told_listed = self._told_listed, self.reconciler.listed
-        self._metrics.listed.labels(self._label).inc(self._told_listed - told)
 
     def _pass_if_idle(self) -> None:
         if self._queue.state().idle and not self.passed.is_set():
             for outcome in self.reconciler.unreadable.values():
-                self._metrics.count(outcome)
+                self._metrics.count(Job(outcome.path, self._root, 0), outcome, "backfill")
             self.passed.set()

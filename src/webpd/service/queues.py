@@ -9,7 +9,6 @@ from webpd.model import Ending, Job
 from webpd.queue.manager import QueueManager
 from webpd.queue.port import Inlet, Limit, Outlet, QueueState
 from webpd.redis.link import LinkState
-from webpd.service.commons import shown
 from webpd.service.shared import fingerprint
 from webpd.settings import Settings
 
@@ -69,15 +68,6 @@ class Queues:
         """How the Redis of the queue is, None where there is none."""
         link: LinkState | None = self._queue.link if self._queue else None
         return link
-
-    @property
-    def reached(self) -> bool:
-        """Whether work can come in or go out."""
-        return self.link is None or self.link.up
-
-    def health(self) -> dict[str, Any]:
-        """Return how that Redis is, ready for JSON."""
-        return shown(self.link)
 
     def hosts(self, root: str) -> int | None:
         """Return how many hosts do the work of the root, None where that is for this one to do."""

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,20 +19,23 @@ from webpd.errors import UsageError, WebpdError
 from webpd.ledger import failures
 from webpd.ledger.sqlite import SqliteLedger
 from webpd.model import Ending, Job
-from webpd.queue.port import Lane
+from webpd.queue.port import Lane, QueueState
+from webpd.redis.link import LinkState
 from webpd.redis.presence import Presence
 from webpd.service.commons import Commons
+from webpd.service.condition import Conditions
+from webpd.service.front import served
+from webpd.service.gauges import StandingGauges
 from webpd.service.keeper import Keeper
 from webpd.service.notify import notify, watchdog_interval
+from webpd.service.pageview import PageView
 from webpd.service.places import Place, find, remember
 from webpd.service.queues import Queues
 from webpd.service.shared import Finding, Shared, Working, fingerprint, host_name
-from webpd.settings import Settings, available_cores, database_of, state_dir
+from webpd.settings import Settings, available_cores, database_of
 from webpd.telemetry import log
 from webpd.telemetry.metrics import Metrics
-from webpd.web.app import control_app, health_app, metrics_app
-from webpd.web.client import SOCKET
-from webpd.web.server import listen, serving, serving_unix
+from webpd.web.server import listen
 
 _log = structlog.get_logger(__name__)
 
@@ -39,6 +43,9 @@ _THREADS_PER_WORKER = 4
 _LAST_WAIT = 3.0
 """Seconds that threads get to end once the codec processes are gone."""
 _MOUNTS_INTERVAL = 10.0
+_SWITCH_INTERVAL = 0.001
+"""Seconds after which a thread gives the interpreter to another. An answer takes four turns of the loop's thread, and a
+walk over a large tree keeps it busy meanwhile: at Python's own 0.005 that can be 20 ms for each who asks."""
 
 
 def run(settings: Settings, paths: Sequence[str] | None, load: Callable[[], Settings], *, once: bool) -> Metrics:
@@ -48,6 +55,7 @@ def run(settings: Settings, paths: Sequence[str] | None, load: Callable[[], Sett
     """
     if once and settings.role != "all":
         raise UsageError(f"--once: a pass of one host alone is of the role all, not {settings.role}")
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     metrics = Metrics()
     following: Settings | None = settings
     left = False
@@ -86,12 +94,13 @@ class Service:
     ) -> None:
         self._settings = settings
         self._paths = paths
-        self._metrics = metrics
+        self.metrics = metrics
         self._reload = reload
         self._once = once
         self._started = time.time()
         self._keepers: list[Keeper] = []
         self._queues: Queues | None = None
+        self._pool: CodecPool | None = None
         self._commons = Commons(settings)
         self._codecs_ready = settings.role == "watch"
         self._stop = asyncio.Event()
@@ -99,6 +108,8 @@ class Service:
         self._next: Settings | None = None
         self._ending = False
         self._ledger: SqliteLedger | None = None
+        self.conditions = Conditions(self, settings)
+        self._page = PageView(self, settings)
         self._errands: set[asyncio.Task[None]] = set()
         self.stuck = False
         """Whether threads were left behind in a hung mount, that would keep the process from ending by itself."""
@@ -106,6 +117,7 @@ class Service:
     async def run(self) -> Settings | None:
         """Run until told to stop; return the settings to go on with, None to end. Raises ``WebpdError``."""
         self._heed_signals()
+        self.metrics.show(StandingGauges(self))
         if self._settings.role != "work":
             self._ledger = await asyncio.to_thread(SqliteLedger, database_of(self._settings))
         try:
@@ -120,7 +132,7 @@ class Service:
             self._queues = Queues(
                 self._settings, [place.path for place in places], self._commons.limit, self._concluded
             )
-            async with self._served():
+            async with served(self, self._page, self._settings, self.metrics, once=self._once):
                 await self._live(places, self._queues)
         finally:
             await self._commons.close()
@@ -131,41 +143,72 @@ class Service:
     # What it answers
 
     @property
+    def started(self) -> float:
+        """When this life of it began (Unix time, seconds)."""
+        return self._started
+
+    @property
     def ready(self) -> bool:
-        """Whether every root is well and watched, the codec processes have started, and others can be reached."""
-        reached = self._queues is not None and self._queues.reached
-        return self._codecs_ready and reached and all(keeper.ready for keeper in self._keepers)
+        """Whether every root is well and watched, the codec processes start, and others can be reached."""
+        return not self.hindrances
+
+    @property
+    def hindrances(self) -> Sequence[str]:
+        """Why it is not ready, in words; nothing where it is."""
+        return self.conditions.hindrances()
 
     def health(self) -> Mapping[str, Any]:
         """Return how things stand, ready for JSON."""
-        assert self._queues is not None  # noqa: S101 - asked only while it runs
-        state = self._queues.state()
-        queue = {lane.name.lower(): state.depth[lane] for lane in Lane}
-        return {
-            "status": "ok" if self.ready else "degraded",
-            "version": __version__,
-            "host": host_name(self._settings),
-            "role": self._settings.role,
-            "roots": [{**keeper.state(), "hosts": self._queues.hosts(keeper.root)} for keeper in self._keepers],
-            "queue": {**queue, "delayed": state.delayed, "in_flight": state.in_flight},
-            "oldest": {lane.name.lower(): round(state.oldest[lane], 1) for lane in Lane},
-            "outcomes": self._metrics.outcomes,
-            "pruned": self._metrics.pruned,
-            "redis": self._commons.health(),
-            "queue_redis": self._queues.health(),
-        }
+        return self.conditions.health()
 
-    def exposition(self) -> bytes:
-        """Return the numbers in Prometheus' text format."""
-        if self._queues is not None:
-            state = self._queues.state()
-            for lane in Lane:
-                self._metrics.depth.labels(lane.name.lower()).set(state.depth[lane])
-            self._metrics.in_flight.set(state.in_flight)
-            for server, link in (("cache", self._commons.link), ("queue", self._queues.link)):
-                if link is not None:
-                    self._metrics.tell_redis(server, up=link.up, errors=link.errors)
-        return self._metrics.exposition()
+    # What the gauges ask
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What tells this process from others."""
+        settings = self._settings
+        named = {"host": host_name(settings), "role": settings.role, "fingerprint": fingerprint(settings).hex()}
+        return {"version": __version__, **named}
+
+    @property
+    def keepers(self) -> Sequence[Keeper]:
+        return self._keepers
+
+    @property
+    def pool(self) -> CodecPool | None:
+        return self._pool
+
+    @property
+    def ledger(self) -> SqliteLedger | None:
+        return self._ledger
+
+    @property
+    def queue(self) -> QueueState | None:
+        return self._queues.state() if self._queues else None
+
+    def hosts(self, root: str) -> int | None:
+        """Return how many hosts do the work of the root, None where that is for this one to do."""
+        return self._queues.hosts(root) if self._queues else None
+
+    @property
+    def links(self) -> Sequence[LinkState | None]:
+        return [self._commons.link, self._queues.link if self._queues else None]
+
+    @property
+    def dropped(self) -> int:
+        return self._commons.dropped
+
+    # What the page asks beside
+
+    @property
+    def codecs_ready(self) -> bool:
+        """Whether the codec processes have been started."""
+        return self._codecs_ready
+
+    @property
+    def stopping(self) -> asyncio.Event:
+        """Set once the service was told to stop, or to begin anew."""
+        return self._stop
 
     async def retry(self, paths: Sequence[str]) -> int:
         """Try failed images at and below these absolute paths again (none: all); return how many they are."""
@@ -191,24 +234,9 @@ class Service:
             started=self._started,
             queue={lane.name.lower(): state.depth[lane] if state else 0 for lane in Lane},
             in_flight=state.in_flight if state else 0,
-            images_per_second=self._metrics.pace(),
+            images_per_second=self.metrics.pace(),
             roots={keeper.label: keeper.health for keeper in self._keepers},
         )
-
-    @contextlib.asynccontextmanager
-    async def _served(self) -> Any:
-        async with contextlib.AsyncExitStack() as servers:
-            if self._ledger:
-                path = os.path.join(state_dir(self._settings), SOCKET)
-                await servers.enter_async_context(serving_unix(control_app(self), path))
-            for variable, address, app in (
-                ("WEBPD_HEALTH_ADDRESS", self._settings.health_address, health_app(self)),
-                ("WEBPD_METRICS_ADDRESS", self._settings.metrics_address, metrics_app(self.exposition)),
-            ):
-                if address is not None and not self._once:  # beside a service that runs, its addresses are taken
-                    host, port = await servers.enter_async_context(serving(app, *address, variable))
-                    _log.info("listening", variable=variable, address=f"{host}:{port}")
-            yield
 
     # What it is told
 
@@ -269,16 +297,17 @@ class Service:
     async def _live(self, places: Sequence[Place], queues: Queues) -> None:
         settings = self._settings
         workers = settings.workers or available_cores()
-        finding = working = pool = None
+        finding = working = None
         if queues.inlet and self._ledger:
             histories = [self._ledger.history, *self._commons.histories]
             finding = Finding(queues.inlet, self._ledger, histories)
         if queues.outlet:
             limits = Limits(settings.max_pixels, settings.worker_memory, settings.job_timeout)
-            pool = CodecPool(settings.encoding, limits, workers)
-            working = Working(queues.outlet, pool)
-        shared = Shared(settings, self._metrics, finding, working)
+            self._pool = CodecPool(settings.encoding, limits, workers)
+            working = Working(queues.outlet, self._pool)
+        shared = Shared(settings, self.metrics, finding, working)
         aside = [asyncio.create_task(self._beat()), asyncio.create_task(self._look_for_mounts(places))]
+        aside += [asyncio.create_task(self.conditions.run()), asyncio.create_task(self._page.run())]
         carrier = asyncio.ensure_future(queues.run())
         try:
             for place in places:
@@ -288,18 +317,18 @@ class Service:
             self._commons.start(self._presence)
             for keeper in self._keepers:
                 keeper.start()
-            if pool:
-                await asyncio.to_thread(pool.ready)
+            if self._pool:
+                await asyncio.to_thread(self._pool.ready)
             self._codecs_ready = True
             notify("READY=1")
             roots = [place.path for place in places]
-            told = {"workers": workers} if pool else {}
+            told = {"workers": workers} if self._pool else {}
             _log.info("running", version=__version__, role=settings.role, roots=roots, **told)
             await self._until_told(carrier)
         finally:
             for task in aside:
                 task.cancel()
-            await self._wind_down(pool)
+            await self._wind_down()
             carrier.cancel()
             await asyncio.gather(carrier, return_exceptions=True)
             for keeper in self._keepers:  # until now, other hosts may have told what they did
@@ -324,7 +353,7 @@ class Service:
             if keeper.poller:
                 await keeper.poller.passed.wait()
 
-    async def _wind_down(self, pool: CodecPool | None) -> None:
+    async def _wind_down(self) -> None:
         """Take no more, finish what is in flight while there is time, give the rest back to the tree."""
         if self._next is None:
             notify("STOPPING=1")
@@ -335,14 +364,14 @@ class Service:
         ends: set[asyncio.Future[Any]] = {stops, hurry}
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
-        if pool:
-            await asyncio.to_thread(pool.close)
+        if self._pool:
+            await asyncio.to_thread(self._pool.close)
         closed = await asyncio.gather(*(keeper.close(_LAST_WAIT) for keeper in self._keepers))
         with contextlib.suppress(asyncio.CancelledError):
             await stops
         self.stuck = not all(closed)
         if not self._next:
-            _log.info("stopped", **{str(result): number for result, number in self._metrics.outcomes.items() if number})
+            _log.info("stopped", **{str(result): number for result, number in self.metrics.outcomes.items() if number})
         if self.stuck:
             _log.warning("some threads hang in a mount that does not answer, and are left there")
 

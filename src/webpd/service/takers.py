@@ -87,14 +87,15 @@ class Takers:
                 await self._queue.again(ticket, ticket.job, 0.0)
                 await asyncio.sleep(0)  # a thread blamed the mount: the loop has to hear of it before anything is taken
                 continue
-            verdict = await self._loop.run_in_executor(self._executor, self._worker.work, ticket.job)
+            verdict = await self._loop.run_in_executor(self._executor, self._worker.work, ticket.job, ticket.lane)
             if not self._give_up:
                 self._guard.note(ticket.job.path, verdict.failure)
             if verdict.again is None:
                 await self._queue.done(ticket, verdict.ending)
             elif verdict.failure and self._give_up and ticket.tries + 1 >= _TRIES_ONCE:
                 await self._queue.done(ticket)
-                self._metrics.count(Outcome(ticket.job.path, Result.FAILED, Failure.IO, verdict.failure))
+                outcome = Outcome(ticket.job.path, Result.FAILED, Failure.IO, verdict.failure)
+                self._metrics.count(ticket.job, outcome, ticket.lane.name.lower())
                 self._give_up(ticket.job.path)
                 _log.error("failed", path=ticket.job.path, reason="io", detail=verdict.failure)
             else:

@@ -12,6 +12,7 @@ from webpd.convert.pool import PoolClosedError
 from webpd.errors import WebpdError
 from webpd.model import Ending, Failure, Job, Known, Outcome, Result, Sidecar, Skip
 from webpd.pipeline import Pipeline, UnsettledError
+from webpd.queue.port import Lane
 from webpd.reconcile.patience import Patience
 from webpd.service.doubts import Doubts
 from webpd.telemetry.metrics import Metrics
@@ -68,15 +69,15 @@ class Worker:
         self._concluded = concluded
         self._doubts = Doubts()
 
-    def work(self, job: Job) -> Verdict:
-        """Do the job once. Whatever happens is in the verdict."""
+    def work(self, job: Job, lane: Lane = Lane.BACKFILL) -> Verdict:
+        """Do the job once, that was taken from this lane. Whatever happens is in the verdict."""
         try:
-            return self._work(job)
+            return self._work(job, lane)
         except Exception as error:  # a fault of ours must cost no more than a later try
             _log.exception("unexpected error, please report it", path=job.path)
             return Verdict(job, failure=f"unexpected: {error!r}")
 
-    def _work(self, job: Job) -> Verdict:
+    def _work(self, job: Job, lane: Lane) -> Verdict:
         try:
             outcome = self._pipeline.attempt(job, believed=self._doubts.age(job) >= OVERSIZE_WAIT)
         except GoneError:
@@ -97,7 +98,8 @@ class Worker:
         self._doubts.drop(job)
         ending = Ending(outcome, self._known(job, outcome), self._host, time.time())
         self._concluded(job, ending)
-        self._tell(outcome)
+        self._metrics.count(job, outcome, lane.name.lower())
+        _tell(outcome)
         return Verdict(ending=ending)
 
     def _look_again(self, job: Job) -> Verdict:
@@ -120,23 +122,12 @@ class Worker:
             return DONE
         if isinstance(cause, OSError) and self._blame(cause):
             return Verdict(job, 0.0)
-        self._metrics.retries.inc()
+        self._metrics.count_retry()
         return Verdict(job, failure=str(error))
 
     def _may_be_half(self, job: Job, outcome: Outcome) -> bool:
         """Tell whether the damage may be that of a mount's cache, which shows the beginning of a file for a while."""
         return outcome.reason is Failure.DAMAGED and self._doubts.age(job) < self._patience.cache
-
-    def _tell(self, outcome: Outcome) -> None:
-        self._metrics.count(outcome)
-        told = {"path": outcome.path, "seconds": round(outcome.seconds, 3)}
-        if outcome.result is Result.CONVERTED:
-            _log.info("converted", **told, source_bytes=outcome.source_bytes, webp_bytes=outcome.webp_bytes)
-        elif outcome.result is Result.FAILED:
-            _log.error("failed", **told, reason=str(outcome.reason), detail=outcome.detail)
-        elif outcome.result is not Result.FRESH:
-            reason = str(outcome.reason or "no_gain" if not outcome.detail else outcome.reason or "unsuited")
-            _log.info(str(outcome.result), **told, reason=reason, detail=outcome.detail)
 
     def _known(self, job: Job, outcome: Outcome) -> Known | None:
         """Return what the tree itself does not show."""
@@ -151,3 +142,14 @@ class Worker:
         elif state is not Sidecar.ABSENT and not os.path.lexists(naming.sidecar_of(job.path)):
             state = Sidecar.ABSENT  # withdrawn
         return Known(job.size, job.mtime_ns, state, self._fingerprint, result, reason, outcome.detail)
+
+
+def _tell(outcome: Outcome) -> None:
+    told = {"path": outcome.path, "seconds": round(outcome.seconds, 3)}
+    if outcome.result is Result.CONVERTED:
+        _log.info("converted", **told, source_bytes=outcome.source_bytes, webp_bytes=outcome.webp_bytes)
+    elif outcome.result is Result.FAILED:
+        _log.error("failed", **told, reason=str(outcome.reason), detail=outcome.detail)
+    elif outcome.result is not Result.FRESH:
+        reason = str(outcome.reason or "no_gain" if not outcome.detail else outcome.reason or "unsuited")
+        _log.info(str(outcome.result), **told, reason=reason, detail=outcome.detail)

@@ -2,7 +2,7 @@
 
 from webpd.settings.load import DEFAULT_FILE, PREFIX, Loaded, load, refuse_nested
 from webpd.settings.options import Settings, available_cores, database_of, shown, state_dir
-from webpd.settings.values import Address, Owner, Rate, RedisUrl
+from webpd.settings.values import Address, Owner, Rate, RedisUrl, Token
 
 __all__ = [
     "DEFAULT_FILE",
@@ -13,6 +13,7 @@ __all__ = [
     "Rate",
     "RedisUrl",
     "Settings",
+    "Token",
     "available_cores",
     "database_of",
     "load",

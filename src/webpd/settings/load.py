@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from webpd.errors import UsageError
 from webpd.settings.options import Settings
-from webpd.settings.values import RedisUrl
+from webpd.settings.values import RedisUrl, Token
 
 PREFIX = "WEBPD_"
 DEFAULT_FILE = "/etc/webpd.toml"
@@ -86,4 +86,5 @@ def _explain(error: ValidationError, values: Mapping[str, object], origin: Mappi
         return f"{where}: there is no such option; `webpd config` lists them"
     extra = Settings.model_fields[name].json_schema_extra
     assert isinstance(extra, dict)  # noqa: S101 - _option gives every field one
-    return f"{where}={RedisUrl(values[name]).public}: allowed is {extra['allowed']}"  # whatever it is: no password
+    value = Token().public if name == "token" else RedisUrl(values[name]).public  # whatever it is: no password
+    return f"{where}={value}: allowed is {extra['allowed']}"

@@ -12,8 +12,10 @@ from webpd.settings.values import (
     Owner,
     Rate,
     RedisUrl,
+    Token,
     as_address,
     as_byte_rate,
+    as_hosts,
     as_list,
     as_mode,
     as_owner,
@@ -21,6 +23,7 @@ from webpd.settings.values import (
     as_redis_url,
     as_seconds,
     as_seconds_or_auto,
+    as_token,
     none_if_auto,
 )
 
@@ -200,7 +203,18 @@ class Settings(BaseModel):
         le=100,
     )
     health_address: Annotated[Address | None, BeforeValidator(as_address)] = _option(
-        Address("127.0.0.1", 8088), "Where `webpd run` answers for its health.", "HOST:PORT, or off"
+        Address("127.0.0.1", 8088), "Where `webpd run` answers for its health, and has its page.", "HOST:PORT, or off"
+    )
+    token: Annotated[Token | None, BeforeValidator(as_token)] = _option(
+        None,
+        "Secret that the page asks for before it changes anything, and before it shows pictures to other hosts.",
+        "none, or 16 to 256 letters, digits and . _ ~ + / -, such as `openssl rand -hex 32` prints",
+    )
+    allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(as_hosts)] = _option(
+        ("localhost", "127.0.0.1", "[::1]"),
+        "Names by which browsers may call the page; with any other than these, reading it takes the token as well.",
+        "names or addresses without port, comma-separated or a JSON list; IPv6 in brackets",
+        min_length=1,
     )
     metrics_address: Annotated[Address | None, BeforeValidator(as_address)] = _option(
         Address("127.0.0.1", 9101), "Where `webpd run` answers Prometheus.", "HOST:PORT, or off"
@@ -230,6 +244,7 @@ _NONE = {
     "owner": "keep",
     "redis_url": "none",
     "queue_url": "none",
+    "token": "none",
     "rate_limit": "none",
     "rate_limit_bytes": "none",
     "health_address": "off",
@@ -245,7 +260,7 @@ def shown(name: str, value: object) -> str:
         return _NONE.get(name, "auto")
     if isinstance(value, (Owner, Address, Rate)):
         return str(value)
-    if isinstance(value, RedisUrl):
+    if isinstance(value, (RedisUrl, Token)):
         return value.public
     if isinstance(value, ByteSize):
         return value.human_readable(separator="")

@@ -149,3 +149,34 @@ def as_redis_url(value: object) -> object:
     if not re.fullmatch(r"rediss?://[^/\s]+(/\d{0,2})?(\?\S*)?|unix://\S*/\S+", value):
         raise ValueError(value)
     return RedisUrl(value)
+
+
+class Token(str):
+    """What who may change something has to know; ``public`` is what may be shown of it."""
+
+    __slots__ = ()
+
+    @property
+    def public(self) -> str:
+        return "***"
+
+
+def as_token(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError("no text")  # noqa: TRY004 - pydantic wants this one
+    if value == "none":
+        return None
+    # As a header carries it (RFC 6750 section 2.1), and too long to be guessed.
+    if not re.fullmatch(r"[A-Za-z0-9._~+/-]{16,256}=*", value):
+        raise ValueError("not of that form")
+    return Token(value)
+
+
+def as_hosts(value: object) -> object:
+    names = as_list(value)
+    if not isinstance(names, (list, tuple)):
+        return names
+    for name in names:
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", name):
+            raise ValueError(name)
+    return tuple(name.lower() for name in names)

@@ -6,6 +6,7 @@ import sys
 import structlog
 
 from webpd.printable import printable
+from webpd.telemetry.writer import LineWriter
 
 
 def _escaped(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -40,10 +41,13 @@ def configure(form: str) -> None:
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         foreign_pre_chain=[structlog.stdlib.ExtraAdder(["path", "root"]), *shared],
     )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter)
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+        old.close()
+    handler = LineWriter(sys.stderr.fileno())
+    handler.setFormatter(formatter)
+    root.addHandler(handler)
     root.setLevel(logging.INFO)
     for noisy in ("watchdog", "uvicorn", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -24,13 +24,15 @@ _BATCH = 1024
 class Look:
     """What was found in one directory, or in a part of a large one.
 
-    ``jobs`` are the originals that need a closer look; ``fresh`` counts those whose sidecar is right by its stat, with
-    their ``source_bytes`` and ``webp_bytes``; ``settled`` are those whose outcome is known from the stat alone (empty,
-    name too long) or that could not be looked at (io). ``temporary``, ``orphans`` and ``directories`` are paths: of the
-    publisher's temporary files, of sidecars whose original is not listed, and of the folders below.
+    ``entries`` counts the names listed; ``jobs`` are the originals that need a closer look; ``fresh`` counts those
+    whose sidecar is right by its stat, with their ``source_bytes`` and ``webp_bytes``; ``settled`` are those whose
+    outcome is known from the stat alone (empty, name too long) or that could not be looked at (io). ``temporary``,
+    ``orphans`` and ``directories`` are paths: of the publisher's temporary files, of sidecars whose original is not
+    listed, and of the folders below.
     """
 
     directory: str
+    entries: int = 0
     jobs: list[Job] = field(default_factory=list)
     fresh: int = 0
     source_bytes: int = 0
@@ -128,6 +130,7 @@ class Scanner:
         with os.scandir(look.directory) as entries:
             for entry in entries:
                 name = entry.name
+                look.entries += 1
                 if name.endswith(naming.SIDECAR):
                     sidecars.add(name)
                 if entry.is_dir(follow_symlinks=False):

@@ -56,6 +56,8 @@ class MountProbe:
 
     def __init__(self, root: str, mount: Mount, seconds: float = 3.0) -> None:
         self.detail = ""
+        self.room: os.statvfs_result | None = None
+        """What room there was when the mount last answered."""
         self._root = root
         self._mount = mount
         self._seconds = seconds
@@ -107,6 +109,7 @@ class MountProbe:
         if isinstance(answer, OSError):
             return self._say(Health.DEAD, _dead(self._mount, answer))
         mount, room = answer
+        self.room = room
         unmounted = self._compare(mount)
         if unmounted is not None:
             return unmounted

@@ -48,12 +48,14 @@ class FileWatcher:
     """Tells by inotify which directories to look at. Thread-safe.
 
     ``most`` bounds the directories watched, and so the memory: some 250 bytes each for paths of usual length, and
-    about 1 KiB of the kernel's. ``watches`` counts those watched now, ``failed`` the watches that could not be set,
-    ``overflows`` the times that the kernel lost events; ``limited`` tells that there was no watch left for some.
+    about 1 KiB of the kernel's. ``events`` counts the directories told of, ``watches`` those watched now, ``failed``
+    the watches that could not be set, ``overflows`` the times that the kernel lost events; ``limited`` tells that there
+    was no watch left for some.
     Raises ``UnfitError`` where there is no inotify to be had.
     """
 
     def __init__(self, most: int = 100_000) -> None:
+        self.events = 0
         self.overflows = 0
         self.failed = 0
         self.limited = False
@@ -127,6 +129,7 @@ class FileWatcher:
             if self._closed:
                 return
             self._news |= batch.news & self._paths.keys()
+            self.events += len(batch.news)
             self._drop_moved(batch.moved)
             for descriptor in batch.gone:
                 self._forget(descriptor)

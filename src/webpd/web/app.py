@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -22,11 +21,11 @@ class Subject(Protocol):
     """What is asked for its health."""
 
     @property
-    def ready(self) -> bool:
-        """Whether every root is well and watched, and the codec processes have started."""
+    def hindrances(self) -> Sequence[str]:
+        """Why the service is not ready, in words; nothing where every root is well and watched, and codecs start."""
 
     def health(self) -> Mapping[str, Any]:
-        """How things stand, ready for JSON. ``status`` is ``ok`` or ``degraded``."""
+        """How things stand, ready for JSON, as ``docs/health.schema.json`` has it."""
 
 
 class Controlled(Subject, Protocol):
@@ -36,16 +35,18 @@ class Controlled(Subject, Protocol):
         """Try failed images at and below these absolute paths again (none: all); return how many they are."""
 
 
-def health_app(subject: Subject) -> Starlette:
-    """Return what answers for the service's health."""
+def health_app(subject: Subject, extra: Sequence[Route] = ()) -> Starlette:
+    """Return what answers for the service's health, and at the ``extra`` addresses."""
 
     async def livez(_: Request) -> Response:
         return PlainTextResponse("alive\n")
 
     async def readyz(_: Request) -> Response:
-        return PlainTextResponse("ready\n") if subject.ready else PlainTextResponse("not ready\n", 503)
+        if reasons := subject.hindrances:
+            return PlainTextResponse("\n".join(("not ready", *reasons, "")), 503)
+        return PlainTextResponse("ready\n")
 
-    return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), _health_of(subject)])
+    return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), _health_of(subject), *extra])
 
 
 def control_app(subject: Controlled) -> Starlette:
@@ -70,11 +71,12 @@ def control_app(subject: Controlled) -> Starlette:
     return Starlette(routes=[_health_of(subject), Route("/retry", retry, methods=["POST"])])
 
 
-def metrics_app(exposition: Callable[[], bytes]) -> Starlette:
-    """Return what answers Prometheus."""
+def metrics_app(exposition: Callable[[str], tuple[bytes, str]]) -> Starlette:
+    """Return what answers Prometheus; ``exposition`` takes the ``Accept`` header, and gives a body and its type."""
 
-    async def metrics(_: Request) -> Response:
-        return Response(exposition(), media_type=CONTENT_TYPE_LATEST)
+    async def metrics(request: Request) -> Response:
+        body, media_type = exposition(request.headers.get("accept", ""))
+        return Response(body, media_type=media_type)
 
     return Starlette(routes=[Route("/metrics", metrics)])
 

@@ -11,9 +11,10 @@ from starlette.applications import Starlette
 
 from webpd.errors import UnfitError
 from webpd.web.client import reachable
+from webpd.web.connection import IDLE_TIME, LONGEST_HEAD, UNREAD_TIME, LimitedConnection, bounded
 
-_BACKLOG = 128
-"""Connections that the kernel keeps in line."""
+_BACKLOG = 64
+"""Connections that the kernel keeps in line, and that are taken in at once."""
 
 
 class _Server(uvicorn.Server):
@@ -26,8 +27,12 @@ class _Server(uvicorn.Server):
 def listen(host: str, port: int, variable: str) -> socket.socket:
     """Return a socket that listens there. Raises ``UnfitError`` where that is not to be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # The protocol is named because asyncio turns Nagle's algorithm off only where it is: with it, each answer waits for
+    # the 40 ms after which the client acknowledges the first half of it.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # What is accepted inherits this: a client that is gone without a word is given up (tcp(7), milliseconds).
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNREAD_TIME * 1000))
     try:
         listener.bind((host, port))
         listener.listen(_BACKLOG)
@@ -86,7 +91,19 @@ async def serving_unix(app: Starlette, path: str) -> AsyncIterator[None]:
 @contextlib.asynccontextmanager
 async def _serving(app: Starlette, listener: socket.socket) -> AsyncIterator[None]:
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=1
+        bounded(app),
+        http=LimitedConnection,
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        log_level="error",  # anybody can make it warn
+        access_log=False,
+        server_header=False,
+        backlog=_BACKLOG,
+        h11_max_incomplete_event_size=LONGEST_HEAD,
+        timeout_keep_alive=IDLE_TIME,
+        timeout_graceful_shutdown=1,
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))

@@ -1,0 +1,1 @@
+"""What ``webpd doctor`` looks at, a module for each theme; every fault and warning comes with its cure."""

@@ -1,0 +1,164 @@
+"""How a root is mounted: what the kernel and the command line of sshfs say of its options."""
+
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator, Mapping
+
+from webpd.doctor.finding import Finding, Topic
+from webpd.watch.mount import Mount, _commands_of, cache_time
+
+_LONG_CACHE = 60.0  # seconds: NFS's own default, and longer than anybody waits for a picture to get smaller
+_ADVISED = "reconnect,ServerAliveInterval=15,ServerAliveCountMax=3,allow_other,default_permissions"
+
+
+def look(topic: Topic, mount: Mount) -> Iterator[Finding]:
+    """Look at the kind of the mount and at its options."""
+    kept = cache_time(mount)
+    watched = "inotify tells of changes" if mount.reports_all_changes else "changes are found by polling"
+    yield topic.ok("mount.kind", f"{mount.kind} mounted at {mount.point}; {watched}")
+    if mount.kind == "fuse.sshfs":
+        yield from _sshfs(topic, mount, kept)
+    elif mount.kind in {"nfs", "nfs4"}:
+        yield from _nfs(topic, mount, kept)
+    elif not mount.local:
+        yield topic.ok("mount.cache", f"what is there may be known {kept:g} s late")
+
+
+def remount(mount: Mount) -> str:
+    """Return the command by which the mount is put away and made again."""
+    point = shlex.quote(mount.point)
+    if mount.kind == "fuse.sshfs":
+        source = shlex.quote(mount.source)
+        return f"`umount -l {point} && sshfs -o {_ADVISED} {source} {point}`"
+    return f"`umount -l {point} && mount {point}`"
+
+
+def _sshfs(topic: Topic, mount: Mount, kept: float) -> Iterator[Finding]:
+    commands = list(_commands_of(mount))
+    if not commands:
+        yield topic.unknown(
+            "mount.sshfs", "the command line of its sshfs can't be read", "run `webpd doctor` as root, or as who mounts"
+        )
+        return
+    # What is mounted from may be mounted elsewhere as well, in another way.
+    exact = [arguments for arguments in commands if mount.point in map(os.path.normpath, arguments)]
+    given = " ".join(",".join(arguments) for arguments in exact or commands)
+    yield _reconnect(topic, mount, given)
+    yield _server_alive(topic, mount, given)
+    yield _cache(topic, mount, kept, "dcache_timeout", "dcache_timeout=20")
+    yield from _others(topic, mount)
+
+
+def _reconnect(topic: Topic, mount: Mount, given: str) -> Finding:
+    if re.search(r"\breconnect\b", given):
+        return topic.ok("mount.reconnect", "sshfs connects again when the link was lost")
+    return topic.warning(
+        "mount.reconnect",
+        "sshfs runs without `reconnect`: a lost connection leaves a dead mount, and all waits until somebody mounts it",
+        f"mount with -o reconnect: {remount(mount)}",
+    )
+
+
+def _server_alive(topic: Topic, mount: Mount, given: str) -> Finding:
+    found = re.search(r"ServerAliveInterval[= ](\d+)", given, re.IGNORECASE)
+    seconds = int(found[1]) if found else _configured(mount)
+    if seconds:
+        return topic.ok("mount.server_alive", f"ssh asks for its server every {seconds} s")
+    if seconds is None:
+        return topic.unknown(
+            "mount.server_alive",
+            "sshfs runs without ServerAliveInterval, and whether ssh's own files have it can't be read",
+            "run `webpd doctor` as root, or as who mounts",
+        )
+    return topic.warning(
+        "mount.server_alive",
+        "ssh runs without ServerAliveInterval: when the link hangs, the kernel holds every process that touches the "
+        "mount, even against SIGKILL, for ever",
+        f"mount with -o ServerAliveInterval=15: {remount(mount)}",
+    )
+
+
+def _configured(mount: Mount) -> int | None:
+    """Return the seconds that ssh's own files have for that host, as the user finds them who mounted.
+
+    0: they have none; None: that user's files can't be read.
+    """
+    owner, root = int(_options(mount).get("user_id", "0")), os.geteuid() == 0
+    if not root and os.geteuid() != owner:
+        return None
+    try:
+        done = subprocess.run(  # noqa: S603 - no shell, and with the rights of who mounted: their files may run commands
+            ["ssh", "-G", "--", mount.source.partition(":")[0]],  # noqa: S607 - wherever it is
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=3,
+            check=True,
+            user=owner if root else None,
+            group=int(_options(mount).get("group_id", "0")) if root else None,
+            extra_groups=[] if root else None,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found = re.search(r"^serveraliveinterval (\d+)$", done.stdout, re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+def _others(topic: Topic, mount: Mount) -> Iterator[Finding]:
+    """Look at who gets in: other users than the one who mounted, such as the web server."""
+    options = _options(mount)
+    shared, checked = "allow_other" in options, "default_permissions" in options
+    if not shared:
+        yield topic.warning(
+            "mount.allow_other",
+            "mounted without `allow_other`: no user but the one who mounted (not even root) sees what is in it, so the "
+            "web server does not either",
+            f"mount with -o allow_other,default_permissions (as another user than root that takes user_allow_other in "
+            f"/etc/fuse.conf): {remount(mount)}",
+        )
+    elif not checked:
+        yield topic.warning(
+            "mount.default_permissions",
+            "mounted with `allow_other`, but without `default_permissions`: every user of this host may read and "
+            "change all files, whatever their mode",
+            f"mount with -o default_permissions: {remount(mount)}",
+        )
+    else:
+        yield topic.ok("mount.allow_other", "other users get in as the modes of the files say")
+
+
+def _nfs(topic: Topic, mount: Mount, kept: float) -> Iterator[Finding]:
+    options = _options(mount)
+    if "soft" in options or "softerr" in options:
+        yield topic.warning(
+            "mount.hard",
+            "mounted `soft`: calls fail after a time, and what was written may be lost without a word",
+            f"write hard in place of soft in /etc/fstab, then {remount(mount)}",
+        )
+    else:
+        yield topic.ok("mount.hard", "calls wait for the server (hard)")
+    if "noac" in options:
+        yield topic.warning(
+            "mount.noac",
+            "mounted with `noac`: nothing is remembered of files, and each look is a round trip",
+            f"take noac out of /etc/fstab, then {remount(mount)}",
+        )
+    yield _cache(topic, mount, kept, "acregmax, acdirmax", "actimeo=20")
+
+
+def _cache(topic: Topic, mount: Mount, kept: float, option: str, advised: str) -> Finding:
+    if kept <= _LONG_CACHE + 1:  # libfuse's own second on top
+        return topic.ok("mount.cache", f"what is there may be known {kept:g} s late")
+    return topic.warning(
+        "mount.cache",
+        f"the mount answers from memory for {kept:g} s ({option}): new pictures are found that late, and settled ones "
+        "are looked at again for that long",
+        f"mount with -o {advised}: {remount(mount)}",
+    )
+
+
+def _options(mount: Mount) -> Mapping[str, str]:
+    return {name: value for name, _, value in (option.partition("=") for option in mount.options)}

@@ -1,0 +1,54 @@
+"""Where the service answers: at a socket in its state folder, for health and with the page, and for Prometheus."""
+
+import contextlib
+import os
+from collections.abc import AsyncIterator
+
+import structlog
+
+from webpd.settings import Settings, state_dir
+from webpd.telemetry.metrics import Metrics
+from webpd.web.access import Access, access_of
+from webpd.web.app import Controlled, control_app, health_app, metrics_app
+from webpd.web.client import SOCKET
+from webpd.web.page import PageSubject, page_routes
+from webpd.web.server import serving, serving_unix
+
+_log = structlog.get_logger(__name__)
+
+
+@contextlib.asynccontextmanager
+async def served(
+    service: Controlled, page: PageSubject, settings: Settings, metrics: Metrics, *, once: bool
+) -> AsyncIterator[None]:
+    """Answer while the body runs; a single pass does so at the socket alone.
+
+    Raises ``UnfitError`` where an address is not to be had.
+    """
+    async with contextlib.AsyncExitStack() as servers:
+        if settings.role != "work":  # which remembers nothing, and has no folder
+            await servers.enter_async_context(
+                serving_unix(control_app(service), os.path.join(state_dir(settings), SOCKET))
+            )
+        access = access_of(settings)
+        for variable, address, app in (
+            ("WEBPD_HEALTH_ADDRESS", settings.health_address, health_app(service, page_routes(page, access))),
+            ("WEBPD_METRICS_ADDRESS", settings.metrics_address, metrics_app(metrics.exposition)),
+        ):
+            if address is not None and not once:  # beside a service that runs, its addresses are taken
+                host, port = await servers.enter_async_context(serving(app, *address, variable))
+                _log.info("listening", variable=variable, address=f"{host}:{port}")
+        if access.exposed and not once:
+            _warn(access)
+        yield
+
+
+def _warn(access: Access) -> None:
+    shows = (
+        "numbers, names and pictures to whoever has the token" if access.token else "nothing: WEBPD_TOKEN is not set"
+    )
+    _log.warning(
+        "OTHER HOSTS CAN REACH THE PAGE, unencrypted: unless a proxy with TLS stands before it, set "
+        "WEBPD_HEALTH_ADDRESS=127.0.0.1:8088 and WEBPD_ALLOWED_HOSTS=localhost,127.0.0.1,[::1]",
+        it_shows=shows,
+    )

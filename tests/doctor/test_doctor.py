@@ -1,0 +1,418 @@
+"""``webpd doctor``: faults that are really there are found, each with its cure."""
+
+import contextlib
+import http.server
+import json
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.scene import event, remember
+from tests.conftest import WEBPD, as_nobody, write
+from tests.doctor.clinic import doctor, found, left_behind, open_folder, sick
+from tests.lab import SshfsLab, sshfs_lab, wait_for
+from tests.redis.server import RedisServer
+from tests.service.driver import QUICK, Service
+from webpd.doctor import mounting, root, running, servers, state, tree, vanishing, writing
+from webpd.doctor.apart import Apart, LateError, UnfinishedError
+from webpd.doctor.finding import Finding, Topic, Verdict
+from webpd.ledger.sqlite import SqliteLedger
+from webpd.service.places import find
+from webpd.service.places import remember as remember_places
+from webpd.settings import Address, Owner, Settings, database_of
+from webpd.watch.mount import Mount, mount_of
+
+Photograph = Callable[..., bytes]
+
+
+@pytest.fixture
+def shop(tmp_path: Path, photograph: Photograph) -> Path:
+    """A small tree as Bitrix makes it."""
+    folder = tmp_path / "upload" / "resize_cache"
+    for number in range(6):
+        write(folder / "iblock" / "abc" / "120_120_1" / f"{number}.jpg", photograph(80 + number), mtime=1_600_000_000)
+    return folder
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(state_dir=str(tmp_path / "state"), owner=Owner(os.geteuid(), os.getegid()))
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshfsLab]:
+    options = ("allow_other", "default_permissions", "ServerAliveInterval=15")
+    with sshfs_lab(tmp_path_factory.mktemp("lab"), options=options) as laboratory:
+        yield laboratory
+
+
+def convert_all(folder: Path, state_dir: Path) -> None:
+    """Run the service until all is converted."""
+    environment = os.environ | QUICK | {"WEBPD_STATE_DIR": str(state_dir), "WEBPD_WORKERS": "1"}
+    subprocess.run([*WEBPD, "run", "--once", str(folder)], env=environment, check=True, capture_output=True)
+
+
+# All is well
+
+
+def test_a_sound_tree_has_no_fault_all_is_looked_at_and_nothing_is_left_behind(shop: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    done = doctor("--json", "--state-dir", tmp_path / "state", shop)
+    assert done.returncode == 0, done
+    checks = json.loads(done.stdout)
+    assert {check["verdict"] for check in checks} <= {"ok", "warning"}
+    looked = {check["id"].partition(".")[0] for check in checks}
+    themes = {"settings", "host", "state", "root", "mount", "tree", "inotify", "service", "address", "codecs"}
+    assert looked == themes
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_sound_mount_by_sshfs_is_well_but_for_what_root_is_not_told(lab: SshfsLab, settings: Settings) -> None:
+    assert sick(root.look(str(lab.mnt), settings)) == {}
+    assert left_behind(lab.origin) == []
+
+
+def test_a_service_that_runs_has_its_addresses_and_what_it_ails_from_is_told(shop: Path, tmp_path: Path) -> None:
+    service = Service(tmp_path, shop, WEBPD_WORKERS="1")
+    service.start()
+    try:
+        same = Settings(
+            state_dir=str(service.state),
+            health_address=Address("127.0.0.1", service._health),
+            metrics_address=Address("127.0.0.1", service._metrics),
+        )
+        checks = list(running.look(same, [str(shop)]))
+        assert sick(checks) == {}
+        assert {"service.runs", "service.settings", "host.open_files", "address.free"} == {one.id for one in checks}
+        shop.rename(tmp_path / "moved")
+        wait_for(lambda: not service.ready(), "the service misses its root")
+        bad = sick(running.look(same.model_copy(update={"quality": 70}), [str(tmp_path)]))
+        assert bad["service.part"].verdict is Verdict.FAULT
+        assert str(shop) in bad["service.part"].detail
+        assert f"kill -HUP {service.pid}" in bad["service.settings"].cure
+        assert str(tmp_path) in bad["service.roots"].detail
+    finally:
+        service.stop()
+
+
+# How it tells
+
+
+def test_people_read_each_fault_under_its_subject_with_its_cure_below(tmp_path: Path) -> None:
+    missing = tmp_path / "gone" / "resize_cache"
+    done = doctor("--state-dir", tmp_path / "state", missing, WEBPD_ROOT="/srv")
+    assert done.returncode == 3
+    lines = done.stdout.splitlines()
+    at = lines.index(str(missing))
+    assert lines[at + 1].startswith("  FAULT   can't be looked at: No such file or directory")
+    assert lines[at + 2].strip().startswith("-> mount what should be there (`findmnt -T")
+    assert lines[-1].endswith(", 1 fault")
+    assert "`unset WEBPD_ROOT`" in done.stdout
+
+
+def test_wrong_settings_are_a_fault(tmp_path: Path) -> None:
+    wrong = found(doctor("--json", tmp_path, WEBPD_QUALITY="high"))
+    assert "WEBPD_QUALITY=high" in wrong["settings.valid"]["detail"]
+    assert "webpd config" in wrong["settings.valid"]["cure"]
+
+
+def test_checks_that_are_told_to_end_clear_away_their_files(tmp_path: Path, settings: Settings) -> None:
+    begun = Apart(lambda: writing.look(Topic(""), str(tmp_path), mount_of(str(tmp_path)), settings))
+    findings = begun.findings(30)
+    assert next(findings).id == "root.mode"
+    begun.close()
+    wait_for(lambda: not left_behind(tmp_path), "its files are gone")
+
+
+def test_checks_that_hang_or_fail_are_told_of_and_hold_nobody(tmp_path: Path) -> None:
+    def hang() -> Iterator[Finding]:
+        yield Topic("").ok("first", "")
+        time.sleep(600)
+
+    def fail() -> Iterator[Finding]:
+        raise RuntimeError("a fault of ours")
+        yield
+
+    hanging, failing = Apart(hang), Apart(fail)
+    findings = hanging.findings(0.5)
+    assert next(findings).id == "first"
+    with pytest.raises(LateError, match="no answer within"):
+        next(findings)
+    with pytest.raises(UnfinishedError, match="a fault of ours"):
+        next(failing.findings(30))
+
+
+# Faults of the root
+
+
+def test_a_full_disk(tmpfs: Callable[[str], Path], settings: Settings) -> None:
+    folder = tmpfs("size=64k")
+    (folder / "full").write_bytes(bytes(64 << 10))
+    bad = sick(root.look(str(folder), settings))
+    assert bad["root.room"].verdict is Verdict.FAULT
+    assert "`df -h" in bad["root.room"].cure
+    assert "No space left" in bad["root.writable"].detail
+    assert left_behind(folder) == []
+
+
+def test_a_disk_without_inodes(tmpfs: Callable[[str], Path], settings: Settings) -> None:
+    folder = tmpfs("size=1m,nr_inodes=5")
+    for number in range(4):
+        (folder / str(number)).touch()
+    bad = sick(root.look(str(folder), settings))
+    assert "`df -i" in bad["root.inodes"].cure
+    assert bad["root.writable"].verdict is Verdict.FAULT
+
+
+def test_a_mount_that_is_read_only(tmpfs: Callable[[str], Path], settings: Settings) -> None:
+    folder = tmpfs("size=1m")
+    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+    bad = sick(root.look(str(folder), settings))
+    assert f"`mount -o remount,rw {folder}`" in bad["root.writable"].cure
+
+
+def test_folders_that_this_user_may_not_write_or_list(photograph: Photograph) -> None:
+    with open_folder(0o755) as folder:
+        write(folder / "tree" / "photo.jpg", photograph())
+        (folder / "tree" / "closed").mkdir(mode=0o700)
+        settings = Settings(state_dir=str(folder / "state"))
+        bad = looked_at_by_nobody(lambda: [*root.look(str(folder / "tree"), settings), *state.look(settings)])
+    assert "closed" in bad["root.readable"]["detail"]
+    assert "setfacl" in bad["root.readable"]["cure"]
+    assert "Permission denied" in bad["root.writable"]["detail"]
+    assert "setfacl -R -m u:65534:rwX" in bad["root.writable"]["cure"]
+    assert "install -d" in bad["state.writable"]["cure"]
+
+
+def test_an_owner_that_sidecars_cannot_be_given() -> None:
+    with open_folder(0o777) as folder:
+        bad = looked_at_by_nobody(lambda: list(root.look(str(folder), Settings(state_dir=str(folder / "state")))))
+        assert left_behind(folder) == []
+    assert set(bad) == {"root.owner"}
+    assert "33:33" in bad["root.owner"]["detail"]
+    assert "WEBPD_OWNER=keep" in bad["root.owner"]["cure"]
+
+
+def looked_at_by_nobody(look: Callable[[], list[Finding]]) -> dict[str, Any]:
+    told = as_nobody(lambda: [asdict(finding) for finding in look()])
+    return {finding["id"]: finding for finding in told if finding["verdict"] != "ok"}
+
+
+def test_mounts_without_the_options_that_keep_them_alive_and_shared(lab: SshfsLab, settings: Settings) -> None:
+    point = lab.mnt.parent / "bare"
+    point.mkdir()
+    command = ["sshfs", "-F", str(lab._ssh / "config"), "-o", "dcache_timeout=600", f"lab:{lab.origin}", str(point)]
+    subprocess.run(command, check=True)
+    try:
+        bad = sick(root.look(str(point), settings))
+        for option in ("reconnect", "ServerAliveInterval=15", "allow_other", "dcache_timeout=20"):
+            assert any(f"-o {option}" in finding.cure for finding in bad.values()), option
+        assert all("sshfs -o reconnect,ServerAliveInterval=15" in finding.cure for finding in bad.values())
+        subprocess.run(["fusermount3", "-u", str(point)], check=True)
+        subprocess.run([*command[:4], "allow_other,reconnect", *command[5:]], check=True)
+        assert "default_permissions" in sick(root.look(str(point), settings))["mount.default_permissions"].cure
+    finally:
+        subprocess.run(["fusermount3", "-u", "-z", str(point)], check=True)
+
+
+def test_a_mount_that_hangs_is_a_fault_and_neither_a_hung_doctor_nor_one_that_leaves_something(tmp_path: Path) -> None:
+    (tmp_path / "sound").mkdir()
+    with sshfs_lab(tmp_path / "lab", options=("ServerAliveInterval=15",)) as lab:
+        lab.stop()
+        try:
+            done = doctor("--json", "--state-dir", tmp_path / "state", lab.mnt, tmp_path / "sound")
+        finally:
+            lab.cont()
+        checks = json.loads(done.stdout)
+        hangs = next(check for check in checks if check["id"] == "root.answers")
+        assert (hangs["verdict"], hangs["subject"]) == ("fault", str(lab.mnt))
+        assert f"pkill -KILL -f 'sshfs.*{lab.mnt}'" in hangs["cure"]
+        well = {(check["subject"], check["id"]) for check in checks if check["verdict"] == "ok"}
+        assert {(str(tmp_path / "sound"), "root.writable"), ("codecs", "codecs.convert")} <= well
+        assert left_behind(lab.origin) == []
+
+
+def test_a_mount_whose_sshfs_was_killed_and_one_that_was_put_away(tmp_path: Path) -> None:
+    settings = Settings(state_dir=str(tmp_path / "state"), owner=None)
+    with sshfs_lab(tmp_path / "lab") as lab:
+        with contextlib.closing(SqliteLedger(database_of(settings))) as ledger:
+            remember_places(ledger, find([str(lab.mnt)], ledger))
+        lab.kill_sshfs()
+        dead = sick(root.look(str(lab.mnt), settings))["root.there"]
+        assert f"umount -l {lab.mnt} && sshfs" in dead.cure
+        lab.unmount()
+        away = sick(root.look(str(lab.mnt), settings))["root.mounted"]
+        assert "fuse.sshfs" in away.detail
+        assert f"`mount {lab.mnt}`" in away.cure
+
+
+def test_options_of_nfs_that_lose_what_was_written_or_ask_for_everything_again() -> None:
+    mount = Mount("/srv", "nfs4", source="origin:/srv", options=("rw", "soft", "noac"))
+    bad = sick(mounting.look(Topic("/srv"), mount))
+    assert set(bad) == {"mount.hard", "mount.noac"}
+    assert all("`umount -l /srv && mount /srv`" in finding.cure for finding in bad.values())
+    slow = replace(mount, options=("rw", "hard", "acregmax=600", "acdirmax=600"))
+    assert "-o actimeo=20" in sick(mounting.look(Topic("/srv"), slow))["mount.cache"].cure
+
+
+# What others do to the tree
+
+
+def test_the_trees_of_other_modules(shop: Path, settings: Settings) -> None:
+    inside, beside = shop / "webp", shop.parent / "delight.webpconverter"
+    inside.mkdir()
+    beside.mkdir()
+    sample = tree.walk(str(shop), settings)
+
+    def told(exclude: tuple[str, ...]) -> dict[str, Finding]:
+        set_so = settings.model_copy(update={"exclude": exclude})
+        found = [one for one in tree.look(Topic(""), str(shop), sample, set_so) if one.id == "tree.other_module"]
+        return {str(path): one for one in found for path in (inside, beside) if f"`rm -r {path}`" in one.cure}
+
+    assert set(told(settings.exclude)) == {str(inside), str(beside)}
+    assert f"`WEBPD_EXCLUDE={str(inside)[1:]}`" in told(())[str(inside)].cure
+
+
+def test_sidecars_that_others_made(shop: Path, settings: Settings) -> None:
+    photo = next(shop.rglob("*.jpg"))
+    subprocess.run(["cwebp", "-quiet", str(photo), "-o", f"{photo}.webp"], check=True)
+    foreign = sick(root.look(str(shop), settings))["tree.foreign"]
+    assert "1 of 1" in foreign.detail
+    assert f"webpd convert --overwrite-foreign {shop}" in foreign.cure
+
+
+def test_sidecars_that_something_removed(shop: Path, tmp_path: Path) -> None:
+    settings, paths = Settings(state_dir=str(tmp_path / "state")), [str(shop)]
+    convert_all(shop, tmp_path / "state")
+    assert sick(vanishing.look(settings, paths)) == {}
+    for sidecar in shop.rglob("*.webp"):
+        sidecar.unlink()
+    bad = sick(vanishing.look(settings, paths))
+    assert set(bad) == {"sidecars.vanish"}
+    assert "6 have no sidecar any more" in bad["sidecars.vanish"].detail
+    assert "--filter='P *.webp'" in bad["sidecars.vanish"].cure
+
+
+def test_images_converted_again_and_again_though_they_did_not_change(tmp_path: Path) -> None:
+    settings = Settings(state_dir=str(tmp_path / "state"))
+    for hours in (3, 2, 1):
+        remember(tmp_path / "state", *(event(f"{number}.jpg", 3600.0 * hours, root="/r") for number in range(20)))
+    bad = sick(vanishing.look(settings, ["/r"]))
+    assert set(bad) == {"sidecars.again"}
+    assert "20 images were converted 60 times" in bad["sidecars.again"].detail
+    assert "--filter='P *.webp'" in bad["sidecars.again"].cure
+
+
+def test_images_converted_again_because_they_are_written_again_are_no_sign_of_it(tmp_path: Path) -> None:
+    for hours in (3, 2, 1):
+        seconds = 3600.0 * hours
+        written = int((time.time() - seconds) * 1e9)
+        events = (replace(event(f"{number}.jpg", seconds, root="/r"), mtime_ns=written) for number in range(20))
+        remember(tmp_path / "state", *events)
+    assert sick(vanishing.look(Settings(state_dir=str(tmp_path / "state")), ["/r"])) == {}
+
+
+# Faults around it
+
+
+def test_a_port_that_another_program_has_an_open_address_and_limits_that_are_too_low(
+    shop: Path, tmp_path: Path
+) -> None:
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as other:
+        threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        taken = f"127.0.0.1:{other.server_port}"
+        try:
+            done = doctor(
+                *("--json", "--state-dir", tmp_path / "s", shop),
+                before=("prlimit", "--nofile=200:200"),
+                WEBPD_HEALTH_ADDRESS=taken,
+                WEBPD_METRICS_ADDRESS="0.0.0.0:0",
+                WEBPD_WORKERS="256",
+                WEBPD_WORKER_MEMORY="10GiB",
+            )
+        finally:
+            other.shutdown()
+    bad = found(done)
+    assert bad["address.free"]["subject"] == f"WEBPD_HEALTH_ADDRESS={taken}"
+    assert f"ss -ltnp 'sport = :{other.server_port}'" in bad["address.free"]["cure"]
+    assert "WEBPD_METRICS_ADDRESS=127.0.0.1:" in bad["address.loopback"]["cure"]
+    assert "LimitNOFILE=" in bad["host.open_files"]["cure"]
+    assert "WEBPD_WORKERS=auto" in bad["host.cores"]["cure"]
+    assert "WEBPD_WORKERS=" in bad["host.memory"]["cure"]
+
+
+def test_fewer_watches_than_folders(shop: Path, tmp_path: Path) -> None:
+    limited = (
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "sh",
+        "-c",
+        'echo 2 > /proc/sys/user/max_inotify_watches; exec "$@"',
+        "-",
+    )
+    bad = found(doctor("--json", "--state-dir", tmp_path / "state", shop, before=limited, WEBPD_ROLE="watch"))
+    assert "2 watches are allowed" in bad["inotify.watches"]["detail"]
+    assert "fs.inotify.max_user_watches=" in bad["inotify.watches"]["cure"]
+
+
+def test_a_state_folder_on_a_network_mount(lab: SshfsLab) -> None:
+    bad = sick(state.look(Settings(state_dir=str(lab.mnt / "state"))))["state.local"]
+    assert bad.verdict is Verdict.FAULT
+    assert "WEBPD_STATE_DIR=/var/lib/webpd" in bad.cure
+
+
+def test_a_state_folder_without_room_or_with_a_database_that_is_none(tmpfs: Callable[[str], Path]) -> None:
+    folder = tmpfs("size=256k")
+    (folder / "ledger.sqlite").write_bytes(bytes(64 << 10))
+    (folder / "ledger.sqlite.damaged-1").touch()
+    (folder / "full").write_bytes(bytes(192 << 10))
+    bad = sick(state.look(Settings(state_dir=str(folder))))
+    assert "No space left" in bad["state.writable"].detail
+    assert "systemctl restart webpd" in bad["state.database"].cure
+    assert "smartctl" in bad["state.damaged"].cure
+
+
+# Redis
+
+
+def test_a_queue_on_a_redis_that_evicts_and_a_cache_on_one_that_does_not(tmp_path: Path) -> None:
+    with RedisServer(tmp_path / "1") as evicting, RedisServer(tmp_path / "2", "queue.conf") as keeping:
+        well = sick(servers.look(Settings(redis_url=evicting.url, queue_url=keeping.url)))
+        assert well == {}
+        swapped = list(servers.look(Settings(redis_url=keeping.url, queue_url=evicting.url)))
+        cache, queue = (finding for finding in swapped if finding.id == "redis.policy")
+        assert (cache.verdict, queue.verdict) == (Verdict.WARNING, Verdict.FAULT)
+        assert "CONFIG SET maxmemory-policy noeviction" in queue.cure
+        assert "CONFIG SET maxmemory-policy allkeys-lru" in cache.cure
+        assert evicting.cli("KEYS", "webpd:probe:*") == ""
+
+
+def test_a_redis_with_another_password_one_that_hangs_one_without_limits_and_one_that_is_not_there(
+    tmp_path: Path,
+) -> None:
+    with RedisServer(tmp_path / "1", "redis.conf", "--maxmemory", "0", "--appendonly", "no") as server:
+        wrong = sick(servers.look(Settings(redis_url=server.url_of("webpd", "wrong"))))["redis.answers"]
+        assert "deploy/redis/users.acl" in wrong.cure
+        assert "wrong" not in f"{wrong.subject}{wrong.detail}{wrong.cure}"
+        loose = sick(servers.look(Settings(redis_url=server.administrator)))
+        assert set(loose) == {"redis.maxmemory", "redis.persistence", "redis.rights"}
+        assert "CONFIG SET maxmemory 512mb" in loose["redis.maxmemory"].cure
+        server.freeze()
+        assert "does not answer within" in sick(servers.look(Settings(redis_url=server.url)))["redis.answers"].detail
+        url = server.url
+        server.thaw()
+    gone = sick(servers.look(Settings(redis_url=url)))["redis.answers"]
+    assert "start it" in gone.cure
+    assert "redis-cli -h 127.0.0.1" in gone.cure
+
+
+def test_a_role_among_several_hosts_without_a_queue() -> None:
+    assert "WEBPD_QUEUE_URL=" in sick(servers.look(Settings(role="work")))["redis.queue"].cure
