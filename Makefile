@@ -21,10 +21,11 @@ run: ## Run the service on DIR=… (default: a sample tree made of real photogra
 	.venv/bin/webpd run $(if $(ONCE),--once) "$(or $(DIR),$(SAMPLE))"
 	$(if $(ONCE),.venv/bin/webpd verify "$(or $(DIR),$(SAMPLE))")
 
-# Two tests at a time for each core of CI: half of them mostly wait.
+# More at a time than CI has cores: half of them mostly wait. What fails in the crowd is tried again alone, once.
 test: ## Run every check at a small size
 	@tools/setup.sh test
-	.venv/bin/pytest -n 4 --dist worksteal --cov --cov-report=term $(PYTEST)
+	.venv/bin/pytest -n 3 --dist worksteal --cov --cov-report=term $(PYTEST) || \
+		.venv/bin/pytest --last-failed --last-failed-no-failures none
 
 prove: ## Run every check at its full size (about an hour)
 	@tools/setup.sh test
