@@ -37,7 +37,7 @@ from pathlib import Path
 
 from bench.pictures import lay_out
 from matplotlib.figure import Figure
-from tests.lab import free_port
+from tests.lab import free_port, repeatedly
 from tests.redis.server import RedisServer
 
 from redis import Redis
@@ -63,28 +63,6 @@ class Pair:
 
     with_it: Run
     without: Run
-
-
-def repeatedly(seconds: float, work: Callable[[], object]) -> AbstractContextManager[None]:
-    """Do the work in a thread, every so many seconds, until the block ends."""
-
-    @contextlib.contextmanager
-    def beside() -> Iterator[None]:
-        ended = threading.Event()
-
-        def repeat() -> None:
-            while not ended.wait(seconds):
-                work()
-
-        thread = threading.Thread(target=repeat)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
-
-    return beside()
 
 
 @contextlib.contextmanager

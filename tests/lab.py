@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,24 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = 30) ->
         if time.monotonic() > give_up:
             raise TimeoutError(f"waited {seconds:g} s in vain: {what}")
         time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def repeatedly(seconds: float, work: Callable[[], object]) -> Iterator[None]:
+    """Do the work in a thread, every so many seconds, until the block ends."""
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.wait(seconds):
+            work()
+
+    thread = threading.Thread(target=repeat)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 _given: list[socket.socket] = []

@@ -257,3 +257,31 @@ async def test_an_original_better_kept_is_not_tried_again_for_a_host_that_finds_
     await later.offer([one], FRESH)  # of what was converted: its sidecar must be gone
     await eventually(lambda: later.state().idle)
     assert taken == times
+
+
+async def test_a_failure_counts_for_all_who_watch_until_one_of_them_wants_it_tried_again(hosts: Hosts) -> None:
+    one = jobs("a", 1)[0]
+    known = Known(one.size, one.mtime_ns, one.sidecar, b"", Result.FAILED)
+    queue = hosts.work()
+    first, second, taken = hosts.watch(), hosts.watch(), 0
+
+    async def take() -> None:
+        nonlocal taken
+        while True:
+            ticket = await queue.take(ROOT)
+            taken += 1
+            outcome = Outcome(one.path, Result.FAILED, Failure.DAMAGED)
+            await queue.done(ticket, Ending(outcome, known, "elsewhere", time.time()))
+
+    hosts.start(take())
+    for watch in (first, second):
+        await watch.offer([one], FRESH)
+        await eventually(lambda: watch.state().idle)  # noqa: B023 - waited for at once
+    assert taken == 1
+    await second.offer([one], FRESH)
+    await eventually(lambda: second.state().idle)
+    assert taken == 2
+    starts_later = hosts.watch()
+    await starts_later.offer([one], FRESH)
+    await eventually(lambda: starts_later.state().idle)
+    assert taken == 3

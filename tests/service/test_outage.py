@@ -7,7 +7,6 @@ cannot end, not even by SIGKILL, before the mount does.
 import contextlib
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Ended, write
-from tests.lab import SshfsLab, sshfs_lab, wait_for
+from tests.lab import SshfsLab, repeatedly, sshfs_lab, wait_for
 from tests.service.driver import Service, leftovers, shows, sidecars
 
 IMAGES = 60
@@ -68,20 +67,14 @@ def check(lab: SshfsLab, one: Service, images: list[Path], webpd: Callable[..., 
 def few_threads(one: Service) -> Iterator[None]:
     """Count the threads every 50 ms: no more than a fixed number are ever stuck."""
     before = one.threads()
-    counts, ended = [before], threading.Event()
+    counts = [before]
 
     def count() -> None:
-        while not ended.wait(0.05):
-            with contextlib.suppress(OSError):
-                counts.append(one.threads())
+        with contextlib.suppress(OSError):
+            counts.append(one.threads())
 
-    thread = threading.Thread(target=count)
-    thread.start()
-    try:
+    with repeatedly(0.05, count):
         yield
-    finally:
-        ended.set()
-        thread.join()
     print(f"threads: {before} before, {max(counts)} at the most")
     assert max(counts) <= before + IO_THREADS + OTHER_THREADS
 

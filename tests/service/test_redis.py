@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import json
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Ended, write
-from tests.lab import family, free_port
+from tests.lab import family, free_port, repeatedly
 from tests.pictures import RGB, png
 from tests.redis.server import PASSWORD, RedisServer
 from tests.service.driver import Service, leftovers, sidecars
@@ -235,23 +234,17 @@ def test_a_redis_that_comes_late_is_waited_for_at_no_cost_and_may_come_back_empt
 @contextlib.contextmanager
 def harassed(server: RedisServer) -> Iterator[None]:
     """Empty it every second, and have another program fill it all the time, until the block ends."""
-    ended = threading.Event()
+    flushed = time.monotonic()
 
     def harass() -> None:
-        flushed = time.monotonic()
-        while not ended.wait(0.05):
-            fill(server, 500, 2000)
-            if time.monotonic() > flushed + 1:
-                flushed = time.monotonic()
-                server.cli("FLUSHALL")
+        nonlocal flushed
+        fill(server, 500, 2000)
+        if time.monotonic() > flushed + 1:
+            flushed = time.monotonic()
+            server.cli("FLUSHALL")
 
-    thread = threading.Thread(target=harass)
-    thread.start()
-    try:
+    with repeatedly(0.05, harass):
         yield
-    finally:
-        ended.set()
-        thread.join()
     assert int(server.info("stats")["evicted_keys"]) > 1000
     assert int(server.info("commandstats")["cmdstat_flushall"].partition("calls=")[2].partition(",")[0]) >= 3
 

@@ -5,7 +5,6 @@ import itertools
 import json
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from tests.conftest import descendants, write
-from tests.lab import sshfs_lab
+from tests.lab import repeatedly, sshfs_lab
 from tests.redis.server import RedisServer
 from tests.service.driver import Service
 
@@ -155,21 +154,14 @@ def test_codecs_that_cannot_start_are_down_until_they_can(
 @contextlib.contextmanager
 def killed_as_they_start(one: Service) -> Iterator[None]:
     """Kill the service's codec processes as soon as they are there."""
-    ended = threading.Event()
 
     def kill() -> None:
-        while not ended.wait(0.001):
-            for process in descendants(one.pid):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGKILL)
+        for process in descendants(one.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
 
-    thread = threading.Thread(target=kill)
-    thread.start()
-    try:
+    with repeatedly(0.001, kill):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def test_pruning_refused_degrades_the_root_and_names_the_command(

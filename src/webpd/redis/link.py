@@ -94,7 +94,7 @@ class RedisLink:
         self,
         url: RedisUrl,
         *,
-        changed: Callable[[LinkState], None],
+        changed: Callable[[LinkState], object] = lambda _: None,
         variable: str = "WEBPD_REDIS_URL",
         meanwhile: str = "this host goes on by itself",
     ) -> None:

@@ -34,7 +34,7 @@ class Commons:
         self._runs: list[Callable[[], Coroutine[Any, Any, Any]]] = []
         self._tasks: list[asyncio.Task[Any]] = []
         if settings.redis_url is not None:
-            self._link = RedisLink(settings.redis_url, changed=lambda _: None)
+            self._link = RedisLink(settings.redis_url)
             self._history = RedisHistory(self._link, asyncio.get_running_loop())
             self._runs = [self._link.run, self._history.run]
         self.limit = self._limit_of(settings)

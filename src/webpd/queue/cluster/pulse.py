@@ -20,9 +20,7 @@ class Pulse:
     """Runs steps again and again while the Redis at ``url`` answers, and is fit: it must not evict."""
 
     def __init__(self, url: RedisUrl) -> None:
-        self.link = RedisLink(
-            url, changed=lambda _: None, variable=VARIABLE, meanwhile="no work comes or goes until it answers"
-        )
+        self.link = RedisLink(url, variable=VARIABLE, meanwhile="no work comes or goes until it answers")
         self._url = url
         self._fit = asyncio.Event()
 

@@ -5,6 +5,7 @@ import contextlib
 import math
 import time
 import uuid
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -32,6 +33,7 @@ _HOST_KEPT = 10.0
 _WITHIN = 5.0
 """Seconds that docket gets to add a batch."""
 _PUTS = 5
+_MOST_FAILED = 50_000
 _CLAIMED = 3.0
 """Seconds after which a job that another host has handed out is tried again."""
 _LAST_WORDS = 5.0
@@ -105,6 +107,8 @@ class WatchQueue:
         self._names = {root.place: name for name, root in self._roots.items()}
         self._sent: dict[str, _Sent] = {}
         self._offered: dict[str, float] = {}
+        self._failed: OrderedDict[str, None] = OrderedDict()  # of which this host has heard, the latest
+        self._started = time.time()
         self._audit_every = audit
         self._settling = asyncio.Lock()
         self._batches = 0
@@ -235,13 +239,17 @@ class WatchQueue:
     def _explains(self, ending: Ending, job: Job) -> bool:
         """Tell whether there is no need of the job any more, since it was done for another host.
 
-        That the original is better kept is true whenever that was found out. Whatever else came of it counts if it
-        ended after the job was found here: a sidecar may be gone since, or a failure to be tried again. Clocks that
-        differ cost a second encode, or a while until the next look finds what is missing.
+        That the original is better kept is true whenever that was found out. A failure counts once, if it happened
+        since this host started: whoever has heard of it and offers the image again wants it tried again. Whatever else
+        came of it counts if it ended after the job was found here, for a sidecar may be gone since. Clocks that differ
+        cost a second encode, or a while until the next look finds what is missing.
         """
         known = ending.known
-        if known and known.result is Result.KEPT_ORIGINAL and known.sidecar is job.sidecar:
-            return True
+        if known and known.sidecar is job.sidecar:
+            if known.result is Result.KEPT_ORIGINAL:
+                return True
+            if known.result is Result.FAILED and job.path not in self._failed:
+                return ending.at >= self._started
         return ending.at >= self._offered.get(job.path, math.inf)
 
     # Hearing what became of it
@@ -297,8 +305,13 @@ class WatchQueue:
                 await asyncio.to_thread(self._concluded, told, mine=mine)
             except Exception:  # what is not remembered will be found out again
                 _log.exception("unexpected error, please report it")
-        for ticket, _ in ended:
+        for ticket, ending in ended:
             self._offered.pop(ticket.job.path, None)
+            self._failed.pop(ticket.job.path, None)
+            if ending and ending.outcome.result is Result.FAILED:
+                self._failed[ticket.job.path] = None
+                if len(self._failed) > _MOST_FAILED:
+                    self._failed.popitem(last=False)
             await self._queue.done(ticket)
 
     # Looking after what is handed out

@@ -176,32 +176,30 @@ class _Places:
         self._free += 1
 
 
-class _Stream(StreamingResponse):
-    """Server-sent events, by somebody who has a place until they end."""
+class _Placed(Response):
+    """An answer to somebody who has a place until it has been sent."""
+
+    places: _Places
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.places.free()
+
+
+class _Stream(_Placed, StreamingResponse):
+    """Server-sent events."""
 
     def __init__(self, events: AsyncIterator[bytes], places: _Places) -> None:
         super().__init__(events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
-        self._places = places
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._places.free()
+        self.places = places
 
 
-class _Picture(Response):
-    """A picture that has a place until it is sent."""
-
+class _Picture(_Placed):
     def __init__(self, data: bytes, media_type: str, places: _Places) -> None:
         super().__init__(data, media_type=media_type)
-        self._places = places
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._places.free()
+        self.places = places
 
 
 def _busy() -> Response:
