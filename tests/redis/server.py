@@ -91,6 +91,10 @@ class RedisServer:
                 shutil.rmtree(kept)
         self.start(*options)
 
+    def loaded(self) -> bool:
+        """Tell whether it has read the data that it started with."""
+        return self.info("persistence")["loading"] == "0"
+
     def freeze(self) -> None:
         """Let it hang: connections are still taken in, by the kernel, and nothing is answered."""
         os.kill(self.pid, signal.SIGSTOP)

@@ -10,7 +10,7 @@ from redis.client import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError
 from redis.retry import Retry
 
-from tests.lab import free_port
+from tests.lab import free_port, wait_for
 from tests.redis.server import DEPLOY, RedisServer
 
 ONCE = Retry(NoBackoff(), 0)
@@ -42,6 +42,7 @@ def test_the_cache_evicts_and_keeps_what_it_has_over_a_restart(server: RedisServ
     }
     client.set("webpd:x", "1")
     server.restart()
+    wait_for(server.loaded, "its data is there")
     assert client.get("webpd:x") == b"1"
 
 
@@ -52,6 +53,7 @@ def test_what_was_written_in_one_step_is_there_after_a_restart(server: RedisServ
         pipeline.execute()
     client.eval("redis.call('SET', KEYS[1], 3) redis.call('SET', KEYS[2], 4)", 2, "webpd:third", "webpd:fourth")
     server.restart()
+    wait_for(server.loaded, "its data is there")
     assert client.mget("webpd:one", "webpd:other", "webpd:third", "webpd:fourth") == [b"1", b"2", b"3", b"4"]
     assert "CRITICAL" not in server.log
 
