@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import write
 from webpd.errors import UsageError
-from webpd.settings import Address, Owner, Rate, RedisUrl, Settings, Token, load, refuse_nested, shown
+from webpd.settings import Address, Owner, Rate, RedisUrl, Settings, Site, Token, load, refuse_nested, shown, site_of
 
 REDIS = "redis://webpd:secret@127.0.0.1:6379/0"
 
@@ -255,3 +255,43 @@ def test_the_service_listens_on_this_host_alone_unless_told_otherwise() -> None:
         Address("127.0.0.1", 8088),
         Address("127.0.0.1", 9101),
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "root", "document_root", "url"),
+    [
+        ("auto", "/var/www/cdn/upload/resize_cache", "/var/www/cdn", "/upload/resize_cache"),
+        ("auto", "/home/bitrix/www/upload", "/home/bitrix/www", "/upload"),
+        ("auto", "/srv/upload/shop/upload/resize_cache", "/srv/upload/shop", "/upload/resize_cache"),
+        ("auto", "/upload", "/", "/upload"),
+        ("auto", "/srv/pictures", "/srv", "/pictures"),
+        ("/srv", "/srv/shop/upload", "/srv", "/shop/upload"),
+        ("/", "/upload", "/", "/upload"),
+    ],
+)
+def test_a_site_serves_a_root_from_the_folder_that_holds_its_upload(
+    given: str, root: str, document_root: str, url: str
+) -> None:
+    settings = load({}, {"WEBPD_DOCUMENT_ROOT": given}).settings
+    assert site_of(settings, root) == Site(root, document_root, url)
+
+
+def test_a_root_outside_the_document_root_is_refused_by_name() -> None:
+    settings = load({}, {"WEBPD_DOCUMENT_ROOT": "/srv/a"}).settings
+    with pytest.raises(UsageError, match="WEBPD_DOCUMENT_ROOT=/srv/a: the root /srv/ab is not inside"):
+        site_of(settings, "/srv/ab")
+
+
+@pytest.mark.parametrize(
+    ("path", "file"),
+    [
+        ("/upload/a/b.jpg", "/srv/upload/a/b.jpg"),
+        ("/upload/../etc/b.jpg", None),
+        ("/upload//b.jpg", None),
+        ("/upload/", None),
+        ("/uploads/b.jpg", None),
+        ("/upload/a\0.jpg", None),
+    ],
+)
+def test_only_paths_below_a_root_lead_to_its_files(path: str, file: str | None) -> None:
+    assert Site("/srv/upload", "/srv", "/upload").file_of(path) == file

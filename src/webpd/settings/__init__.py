@@ -2,6 +2,7 @@
 
 from webpd.settings.load import DEFAULT_FILE, PREFIX, Loaded, load, refuse_nested
 from webpd.settings.options import Settings, available_cores, database_of, shown, state_dir
+from webpd.settings.urls import Site, site_of
 from webpd.settings.values import Address, Owner, Rate, RedisUrl, Token
 
 __all__ = [
@@ -13,11 +14,13 @@ __all__ = [
     "Rate",
     "RedisUrl",
     "Settings",
+    "Site",
     "Token",
     "available_cores",
     "database_of",
     "load",
     "refuse_nested",
     "shown",
+    "site_of",
     "state_dir",
 ]

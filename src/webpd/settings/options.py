@@ -23,6 +23,7 @@ from webpd.settings.values import (
     as_redis_url,
     as_seconds,
     as_seconds_or_auto,
+    as_socket,
     as_token,
     none_if_auto,
 )
@@ -216,6 +217,16 @@ class Settings(BaseModel):
         "names or addresses without port, comma-separated or a JSON list; IPv6 in brackets",
         min_length=1,
     )
+    document_root: Annotated[str | None, BeforeValidator(none_if_auto)] = _option(
+        None,
+        "Folder whose files the site serves from `/`; auto: the one that holds a root's `upload`, else its parent.",
+        "auto, or an absolute path of a folder above the roots",
+    )
+    hint_socket: Annotated[str | None, BeforeValidator(as_socket)] = _option(
+        "/run/webpd/hint.sock",
+        "Socket at which nginx tells `webpd run` of images that visitors ask for and that have no sidecar yet.",
+        "an absolute path of at most 100 bytes, or off",
+    )
     metrics_address: Annotated[Address | None, BeforeValidator(as_address)] = _option(
         Address("127.0.0.1", 9101), "Where `webpd run` answers Prometheus.", "HOST:PORT, or off"
     )
@@ -248,6 +259,7 @@ _NONE = {
     "rate_limit": "none",
     "rate_limit_bytes": "none",
     "health_address": "off",
+    "hint_socket": "off",
     "metrics_address": "off",
 }
 

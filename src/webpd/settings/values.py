@@ -172,6 +172,19 @@ def as_token(value: object) -> object:
     return Token(value)
 
 
+_LONGEST_SOCKET = 100  # bytes; sun_path of unix(7) takes 107, and nginx no more
+
+
+def as_socket(value: object) -> object:
+    if value == "off":
+        return None
+    if not isinstance(value, str) or not re.fullmatch(r"/[\w./-]+", value, re.ASCII):
+        raise ValueError(value)
+    if len(value) > _LONGEST_SOCKET:
+        raise ValueError(value)
+    return value
+
+
 def as_hosts(value: object) -> object:
     names = as_list(value)
     if not isinstance(names, (list, tuple)):
