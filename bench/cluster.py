@@ -79,7 +79,7 @@ def start(folder: Path, tree: Path, *options: str, **environment: str) -> "subpr
     """Start the service with a state folder and a log of its own."""
     folder.mkdir(parents=True)
     quiet = {"WEBPD_OWNER": "keep", "WEBPD_HEALTH_ADDRESS": "off", "WEBPD_METRICS_ADDRESS": "off"}
-    own = {"WEBPD_STATE_DIR": str(folder / "state"), "WEBPD_LOG_FORMAT": "json"}
+    own = {"WEBPD_STATE_DIR": str(folder / "state"), "WEBPD_LOG_FORMAT": "json", "WEBPD_HINT_SOCKET": "off"}
     with (folder / "log").open("w") as log:
         return subprocess.Popen(
             [WEBPD, "run", *options, str(tree)], env=os.environ | quiet | own | environment, stdout=log, stderr=log

@@ -130,6 +130,7 @@ class Service:
             "WEBPD_STATE_DIR": state,
             "WEBPD_HEALTH_ADDRESS": self._health,
             "WEBPD_METRICS_ADDRESS": f"127.0.0.1:{free_port()}",
+            "WEBPD_HINT_SOCKET": "off",
         }
         self.started = time.perf_counter()
         self.process = subprocess.Popen([WEBPD, "run", root], env=environment, stderr=subprocess.DEVNULL)

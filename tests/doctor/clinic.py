@@ -20,6 +20,7 @@ def doctor(*arguments: object, before: tuple[str, ...] = (), **environment: str)
     free = {
         "WEBPD_HEALTH_ADDRESS": f"127.0.0.1:{free_port()}",
         "WEBPD_METRICS_ADDRESS": f"127.0.0.1:{free_port()}",
+        "WEBPD_HINT_SOCKET": "off",
         "WEBPD_CONFIG": os.devnull,
     }
     return subprocess.run(

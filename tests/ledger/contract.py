@@ -189,6 +189,8 @@ class LedgerContract:
         ledger.learn(ROOT, "a", {"1.jpg": known(), "\udcff.jpg": failed})
         ledger.learn(ROOT, "a", {"1.jpg": failed})
         assert ledger.known(ROOT, "a") == {"1.jpg": failed, "\udcff.jpg": failed}
+        assert ledger.known(ROOT, "a", "\udcff.jpg") == {"\udcff.jpg": failed}
+        assert ledger.known(ROOT, "a", "never seen") == {}
         ledger.unlearn(ROOT, "a", ["1.jpg", "never seen"])
         assert ledger.known(ROOT, "a") == {"\udcff.jpg": failed}
         assert ledger.known(ROOT, "") == ledger.known("/other", "a") == {}

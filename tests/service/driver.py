@@ -38,6 +38,7 @@ class Service:
             "WEBPD_STATE_DIR": str(self.state),
             "WEBPD_HEALTH_ADDRESS": f"127.0.0.1:{self._health}",
             "WEBPD_METRICS_ADDRESS": f"127.0.0.1:{self._metrics}",
+            "WEBPD_HINT_SOCKET": "off",
         }
         self._environment = clean | QUICK | addresses | environment
         self._process: subprocess.Popen[str] | None = None

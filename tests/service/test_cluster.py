@@ -234,6 +234,7 @@ def test_who_has_no_queue_to_share_or_one_that_forgets_is_told_what_to_set(
     options = {
         "WEBPD_HEALTH_ADDRESS": "off",
         "WEBPD_METRICS_ADDRESS": "off",
+        "WEBPD_HINT_SOCKET": "off",
         "WEBPD_STATE_DIR": str(tmp_path / "state"),
     }
     tree = tmp_path / "tree"

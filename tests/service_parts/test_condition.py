@@ -82,7 +82,7 @@ def test_a_service_that_is_well_says_so_of_each_part(service: Callable[..., Chec
     states = {part["part"]: part["state"] for part in one.health()["parts"]}
     assert states == {
         **dict.fromkeys(("service", "root", "codecs", "queue", "ledger"), "ok"),
-        **dict.fromkeys(("redis", "queue_redis"), "off"),
+        **dict.fromkeys(("redis", "queue_redis", "hints"), "off"),
     }
     assert one.part("root", str(tree))["reason"] == "watched by inotify and polling, 1 images"
     assert not one.reasons()

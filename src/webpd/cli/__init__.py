@@ -5,10 +5,12 @@ import sys
 import typer
 
 from webpd import __version__
+from webpd.cli.check import check
 from webpd.cli.config import config
 from webpd.cli.convert import convert
 from webpd.cli.doctor import doctor
 from webpd.cli.failures import failures
+from webpd.cli.nginx import nginx
 from webpd.cli.prune import prune
 from webpd.cli.run import run
 from webpd.cli.status import status
@@ -27,8 +29,10 @@ cli.command()(run)
 cli.command()(status)
 cli.command()(failures)
 cli.command()(doctor)
+cli.command()(check)
 cli.command()(verify)
 cli.command()(prune)
+cli.command()(nginx)
 cli.command()(config)
 
 

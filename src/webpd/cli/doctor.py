@@ -1,14 +1,9 @@
 """``webpd doctor``: what is wrong, and what to do."""
 
-import json
 import os
-import sys
-from collections import Counter
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-import typer
-
+from webpd.cli.findings import tell
 from webpd.cli.options import Config, Json, Paths, StateDir, interrupt_on_sigterm
 from webpd.errors import UsageError
 from webpd.settings import load, refuse_nested
@@ -16,11 +11,7 @@ from webpd.settings import load, refuse_nested
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rich.console import Console
-
     from webpd.doctor.finding import Finding
-
-_STYLES = {"ok": "green", "unknown": "magenta", "warning": "yellow", "fault": "bold red"}
 
 
 def doctor(
@@ -46,26 +37,8 @@ def doctor(
       webpd doctor /var/www/cdn/upload/resize_cache
       webpd doctor --json | jq '.[] | select(.verdict == "fault")'
     """
-    from rich.console import Console
-
     interrupt_on_sigterm()
-    found: list[Finding] = []
-    console = Console(highlight=False, soft_wrap=True)
-    try:
-        for finding in _examine(paths, state_dir, config):
-            if not as_json:
-                _show(console, finding, found[-1] if found else None)
-            found.append(finding)
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-    counts = Counter(str(finding.verdict) for finding in found)
-    if as_json:
-        typer.echo(json.dumps([asdict(finding) for finding in found], ensure_ascii=False))
-    else:
-        told = ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in ("ok", "unknown", "warning", "fault"))
-        typer.echo(f"\n{told}")
-    if counts["fault"]:
-        raise typer.Exit(3)
+    tell(_examine(paths, state_dir, config), as_json)
 
 
 def _examine(paths: list[str] | None, state_dir: str | None, config: str | None) -> "Iterator[Finding]":
@@ -83,20 +56,3 @@ def _examine(paths: list[str] | None, state_dir: str | None, config: str | None)
             raise UsageError("PATH: an empty path: is a variable unset?")
         refuse_nested(tuple(paths), "PATH", os.path.abspath)  # asks no mount
     yield from examine(loaded, [os.path.abspath(path) for path in paths or loaded.settings.roots])
-
-
-def _show(console: "Console", finding: "Finding", before: "Finding | None") -> None:
-    """Print the finding, under its subject: what is well in a line, what is not with its cure."""
-    from rich.text import Text
-
-    if before is None or before.subject != finding.subject:
-        console.print(Text(finding.subject, "bold"), markup=False)
-    verdict = str(finding.verdict)
-    console.print(
-        Text.assemble(
-            "  ", (f"{verdict.upper() if verdict == 'fault' else verdict:<8}", _STYLES[verdict]), finding.detail
-        )
-    )
-    if finding.cure:
-        console.print(Text(f"            -> {finding.cure}"))
-    sys.stdout.flush()

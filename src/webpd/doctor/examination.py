@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from webpd.doctor import codecs, host, inotify, root, running, servers, state, vanishing
+from webpd.doctor import codecs, hints, host, inotify, root, running, servers, state, vanishing
 from webpd.doctor.apart import Apart, LateError, UnfinishedError
 from webpd.doctor.finding import Finding, Topic
 from webpd.settings import Loaded, Settings, state_dir
@@ -69,6 +69,7 @@ def _themes(settings: Settings, paths: Sequence[str]) -> Iterator[_Theme]:
     for path in paths:
         yield _Theme("root", path, partial(root.look, path, settings), 20, partial(root.hung, path))
     yield _Theme("inotify", "inotify", lambda: inotify.look(paths, settings))
+    yield _Theme("hints", "hints", lambda: hints.look(settings))
     yield _Theme("redis", "Redis", lambda: servers.look(settings), 15)
     yield _Theme("service", "the service", lambda: running.look(settings, paths), 15)
     yield _Theme("sidecars", "sidecars", lambda: vanishing.look(settings, paths))

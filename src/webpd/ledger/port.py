@@ -126,8 +126,8 @@ class Ledger(LedgerReader, Protocol):
     def emptied(self, root: str, limit: int) -> list[Directory]:
         """Return directories with ``pruned`` set, the last path first, so that a folder comes after what is in it."""
 
-    def known(self, root: str, directory: str) -> Mapping[str, Known]:
-        """Return what is known of the files of the directory, by name."""
+    def known(self, root: str, directory: str, name: str | None = None) -> Mapping[str, Known]:
+        """Return what is known of the files of the directory, by name; with a ``name``, of that one alone."""
 
     def learn(self, root: str, directory: str, known: Mapping[str, Known]) -> None:
         """Remember this of files of the directory."""

@@ -186,12 +186,15 @@ class SqliteLedger(SqliteLedgerReader):
     def emptied(self, root: str, limit: int) -> list[Directory]:
         return self._select("pruned = 1 ORDER BY path DESC LIMIT ?", root, limit, index="emptied")
 
-    def known(self, root: str, directory: str) -> Mapping[str, Known]:
+    def known(self, root: str, directory: str, name: str | None = None) -> Mapping[str, Known]:
         select = """SELECT name, size, mtime_ns, sidecar, fingerprint, result, reason, detail FROM known
             WHERE root = ? AND directory = ?"""
+        one = () if name is None else (os.fsencode(name),)
+        if one:
+            select += " AND name = ?"
 
         def work(connection: sqlite3.Connection) -> Mapping[str, Known]:
-            rows = connection.execute(select, (root_id(connection, root), os.fsencode(directory)))
+            rows = connection.execute(select, (root_id(connection, root), os.fsencode(directory), *one))
             return {
                 os.fsdecode(name): Known(
                     size, mtime_ns, Sidecar(sidecar), fingerprint, Result(result), reason, from_blob(detail)

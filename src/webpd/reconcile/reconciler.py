@@ -159,6 +159,12 @@ class Reconciler:
             if len(self._finished) > _MOST_FINISHED:
                 self._finished.popitem(last=False)
 
+    def is_finished(self, job: Job, begun: float) -> bool:
+        """Tell whether the image has come to an end that a look begun then (monotonic seconds) may not know of."""
+        size, mtime_ns, at = self._finished.get(job.path, (-1, 0, 0.0))
+        same = (size, mtime_ns) == (job.size, job.mtime_ns)
+        return same and job.sidecar is Sidecar.ABSENT and begun <= at + self._patience.cache
+
     def look_again(self, path: str) -> bool:
         """Look at a directory for who must know how it is now; tell whether, or another thread was at it already."""
         return self._look(path, Lane.BACKFILL) is not None
@@ -324,7 +330,7 @@ class Reconciler:
     def _take(self, look: Look, visit: Visit, lane: Lane) -> None:
         self.entries += look.entries
         jobs = [job for job in look.jobs if visit.needs(job, self._fingerprint)]
-        jobs = [job for job in jobs if not self._is_finished(job, visit.begun)]
+        jobs = [job for job in jobs if not self.is_finished(job, visit.begun)]
         if jobs:
             visit.busy = True
             taken = self._offer(jobs, lane, self._patience.delay(jobs)) if visit.whole and not self._halted() else 0
@@ -349,11 +355,6 @@ class Reconciler:
                 sweep(temporary)
             except WebpdError as error:
                 self.tell(temporary, f"left where it is: {error}")
-
-    def _is_finished(self, job: Job, begun: float) -> bool:
-        size, mtime_ns, at = self._finished.get(job.path, (-1, 0, 0.0))
-        same = (size, mtime_ns) == (job.size, job.mtime_ns)
-        return same and job.sidecar is Sidecar.ABSENT and begun <= at + self._patience.cache
 
     def _note_orphans(self, path: str, visit: Visit) -> dict[str, float]:
         """Keep since when each sidecar of ours has been without its original; learn which are not ours."""

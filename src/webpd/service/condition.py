@@ -15,6 +15,7 @@ from webpd.printable import printable
 from webpd.queue.port import Lane, QueueState
 from webpd.redis.link import LinkState
 from webpd.service.commons import shown
+from webpd.service.hints import Hints
 from webpd.service.keeper import Keeper
 from webpd.settings import Settings
 from webpd.telemetry.metrics import Metrics
@@ -78,6 +79,8 @@ class Standing(Protocol):
     def links(self) -> Sequence[LinkState | None]:
         """Those to the Redis of what is shared and to that of the queue."""
 
+    @property
+    def hints(self) -> Hints: ...
     def hosts(self, root: str) -> int | None:
         """How many hosts do the work of the root, None where that is for this one to do."""
 
@@ -189,6 +192,7 @@ def _conditions(service: Standing, settings: Settings) -> Iterator[Condition]:
     if service.queue is not None:
         yield Condition("queue", "queue", State.OK, _waiting(service.queue))
     yield _ledger(service.ledger)
+    yield _hints(service.hints, settings)
     cache, queue = service.links
     yield _link("redis", cache, "WEBPD_REDIS_URL is not set", needed=False)
     yield _link("queue_redis", queue, f"the role {settings.role} needs none", needed=True)
@@ -271,6 +275,17 @@ def _ledger(ledger: SqliteLedger | None) -> Condition:
             "ledger", "ledger_aside", State.OK, reason, "check the disk (`dmesg`), and remove the one set aside"
         )
     return Condition("ledger", "ledger_written", State.OK, "is written")
+
+
+def _hints(hints: Hints, settings: Settings) -> Condition:
+    if settings.role == "work":
+        return Condition("hints", "hints_off", State.OFF, "the role work leaves them to who watches")
+    if settings.hint_socket is None:
+        return Condition("hints", "hints_off", State.OFF, "WEBPD_HINT_SOCKET is off")
+    if hints.trouble:
+        path, reason, cure = hints.trouble.split(": ", 2)
+        return Condition("hints", "hints_unheard", State.DEGRADED, f"{path}: {reason}", cure)
+    return Condition("hints", "hints_heard", State.OK, f"nginx can tell of images at {settings.hint_socket}")
 
 
 def _link(part: str, link: LinkState | None, without: str, *, needed: bool) -> Condition:

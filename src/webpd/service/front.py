@@ -6,11 +6,14 @@ from collections.abc import AsyncIterator
 
 import structlog
 
+from webpd.service.hint_socket import hearing
+from webpd.service.hints import Hints
 from webpd.settings import Settings, state_dir
 from webpd.telemetry.metrics import Metrics
 from webpd.web.access import Access, access_of
 from webpd.web.app import Controlled, control_app, health_app, metrics_app
 from webpd.web.client import SOCKET
+from webpd.web.hint import hint_routes
 from webpd.web.page import PageSubject, page_routes
 from webpd.web.server import serving, serving_unix
 
@@ -19,9 +22,9 @@ _log = structlog.get_logger(__name__)
 
 @contextlib.asynccontextmanager
 async def served(
-    service: Controlled, page: PageSubject, settings: Settings, metrics: Metrics, *, once: bool
+    service: Controlled, page: PageSubject, hints: Hints, settings: Settings, metrics: Metrics, *, once: bool
 ) -> AsyncIterator[None]:
-    """Answer while the body runs; a single pass does so at the socket alone.
+    """Answer, and take hints, while the body runs; a single pass answers at the socket alone.
 
     Raises ``UnfitError`` where an address is not to be had.
     """
@@ -30,9 +33,12 @@ async def served(
             await servers.enter_async_context(
                 serving_unix(control_app(service), os.path.join(state_dir(settings), SOCKET))
             )
+        if settings.role != "work" and settings.hint_socket is not None and not once:
+            hints.trouble = servers.enter_context(hearing(settings.hint_socket, hints.hear))
         access = access_of(settings)
+        routes = [*page_routes(page, access), *hint_routes(hints, access)]
         for variable, address, app in (
-            ("WEBPD_HEALTH_ADDRESS", settings.health_address, health_app(service, page_routes(page, access))),
+            ("WEBPD_HEALTH_ADDRESS", settings.health_address, health_app(service, routes)),
             ("WEBPD_METRICS_ADDRESS", settings.metrics_address, metrics_app(metrics.exposition)),
         ):
             if address is not None and not once:  # beside a service that runs, its addresses are taken

@@ -1,5 +1,6 @@
 """Words to systemd, where it started us: sd_notify(3), which is one datagram."""
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -20,3 +21,11 @@ def watchdog_interval() -> float | None:
     microseconds = os.environ.get("WATCHDOG_USEC", "")
     mine = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
     return int(microseconds) / 2_000_000 if mine and microseconds.isdecimal() else None
+
+
+async def beat() -> None:
+    """Tell systemd that the loop turns, as often as it wants to hear that; until cancelled, or at once for never."""
+    interval = watchdog_interval()
+    while interval:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(interval)

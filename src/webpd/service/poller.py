@@ -16,12 +16,14 @@ from webpd.ledger.port import Totals
 from webpd.model import Job, Result
 from webpd.printable import printable
 from webpd.queue.port import Lane
+from webpd.reconcile.glance import Glance
 from webpd.reconcile.patience import Patience
 from webpd.reconcile.pruning import Pruning
 from webpd.reconcile.reconciler import SHARE, Reconciler
 from webpd.reconcile.visit import Cycle
 from webpd.service.chronicle import Chronicle
 from webpd.service.guard import MountGuard
+from webpd.service.hinted import Hinted
 from webpd.service.listener import Listener
 from webpd.service.places import Place
 from webpd.service.recorder import Recorder
@@ -79,8 +81,9 @@ class Poller:
         self._lookers = None if place.mount.local else ThreadPoolExecutor(_SCAN_THREADS, thread_name_prefix="look")
         self._watcher = None if once else self._watcher_for(settings.watch)
         self._chronicle = Chronicle(finding.histories, root, shared.fingerprint)
+        scanner = Scanner(root, Exclusion(settings.exclude, place.apart), every=not place.mount.local)
         self.reconciler = Reconciler(
-            Scanner(root, Exclusion(settings.exclude, place.apart), every=not place.mount.local),
+            scanner,
             self._ledger,
             self._offer,
             guard.halted,
@@ -91,6 +94,8 @@ class Poller:
             apart=place.apart,
             watcher=self._watcher,
         )
+        glance = Glance(self.reconciler, scanner, self._ledger, self._offer, patience, shared.fingerprint)
+        self.hinted = Hinted(self.reconciler, glance, guard, shared.metrics, cache=patience.cache)
         self.pruning = Pruning(
             self.reconciler,
             self._ledger,
@@ -122,17 +127,18 @@ class Poller:
 
     async def stop(self) -> None:
         """Find nothing more; the guard has been stopped before."""
+        self.hinted.stop()
         self._wake.set()
         if self._watcher:
             await asyncio.to_thread(self._watcher.close)
 
     async def close(self, seconds: float) -> bool:
         """Let go of everything; tell whether no thread is left behind."""
-        await asyncio.to_thread(self._join, time.monotonic() + seconds)
+        ended = await asyncio.to_thread(self._join, time.monotonic() + seconds)
         await asyncio.to_thread(self._chronicle.flush)
         if self._lookers:
             self._lookers.shutdown(wait=False, cancel_futures=True)
-        return not any(thread.is_alive() for thread in self._threads)
+        return ended
 
     def flush(self) -> None:
         """Have the history know all that happened so far."""
@@ -189,9 +195,10 @@ class Poller:
         _log.info("watching with inotify", root=self._root, why=f"{self._mount.kind}, {wanted}")
         return watcher
 
-    def _join(self, deadline: float) -> None:
+    def _join(self, deadline: float) -> bool:
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+        return self.hinted.join(deadline) and not any(thread.is_alive() for thread in self._threads)
 
     def _offer(self, jobs: Sequence[Job], lane: Lane, delay: float) -> int:
         wanted = [job for job in jobs if job.path not in self.given_up] if self.given_up else jobs

@@ -26,8 +26,9 @@ from webpd.service.commons import Commons
 from webpd.service.condition import Conditions
 from webpd.service.front import served
 from webpd.service.gauges import StandingGauges
+from webpd.service.hints import Hints
 from webpd.service.keeper import Keeper
-from webpd.service.notify import notify, watchdog_interval
+from webpd.service.notify import beat, notify
 from webpd.service.pageview import PageView
 from webpd.service.places import Place, find, remember
 from webpd.service.queues import Queues
@@ -110,6 +111,7 @@ class Service:
         self._ledger: SqliteLedger | None = None
         self.conditions = Conditions(self, settings)
         self._page = PageView(self, settings)
+        self.hints = Hints(settings, metrics)
         self._errands: set[asyncio.Task[None]] = set()
         self.stuck = False
         """Whether threads were left behind in a hung mount, that would keep the process from ending by itself."""
@@ -132,7 +134,7 @@ class Service:
             self._queues = Queues(
                 self._settings, [place.path for place in places], self._commons.limit, self._concluded
             )
-            async with served(self, self._page, self._settings, self.metrics, once=self._once):
+            async with served(self, self._page, self.hints, self._settings, self.metrics, once=self._once):
                 await self._live(places, self._queues)
         finally:
             await self._commons.close()
@@ -306,7 +308,7 @@ class Service:
             self._pool = CodecPool(settings.encoding, limits, workers)
             working = Working(queues.outlet, self._pool)
         shared = Shared(settings, self.metrics, finding, working)
-        aside = [asyncio.create_task(self._beat()), asyncio.create_task(self._look_for_mounts(places))]
+        aside = [asyncio.create_task(beat()), asyncio.create_task(self._look_for_mounts(places))]
         aside += [asyncio.create_task(self.conditions.run()), asyncio.create_task(self._page.run())]
         carrier = asyncio.ensure_future(queues.run())
         try:
@@ -314,6 +316,7 @@ class Service:
                 auto = _THREADS_PER_WORKER * workers
                 threads = settings.io_threads or (auto if place.mount.local else max(auto, place.mount.useful_threads))
                 self._keepers.append(Keeper(place, shared, threads, once=self._once))
+            self.hints.begin(self._keepers)
             self._commons.start(self._presence)
             for keeper in self._keepers:
                 keeper.start()
@@ -391,10 +394,3 @@ class Service:
                     _log.info("mounts have changed: beginning anew", roots=sorted(now))
                     self._next = self._settings
                     self._stop.set()
-
-    async def _beat(self) -> None:
-        """Tell systemd that the loop turns."""
-        interval = watchdog_interval()
-        while interval:
-            notify("WATCHDOG=1")
-            await asyncio.sleep(interval)

@@ -29,6 +29,8 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # as many samples ag
 
 FORMATS = ("jpeg", "png", "unknown")
 LANES = ("urgent", "fresh", "backfill")
+HINT_SOURCES = ("http", "nginx")
+HINT_RESULTS = ("taken", "known", "refused", "dropped")
 
 
 class Gauges(Protocol):
@@ -104,6 +106,9 @@ class Metrics:
             registry=registry,
         )
         self._pruned = Counter("webpd_pruned", "Sidecars removed because their original was gone.", registry=registry)
+        self._hints = Counter("webpd_hints", "Hints, by what came of them.", ["source", "result"], registry=registry)
+        for source, result in itertools.product(HINT_SOURCES, HINT_RESULTS):
+            self._hints.labels(source, result)
         self.scan = Histogram(
             "webpd_scan_seconds",
             "Time of a walk over all directories.",
@@ -153,6 +158,10 @@ class Metrics:
         with self._lock:
             self.pruned += 1
         self._pruned.inc()
+
+    def count_hint(self, source: str, result: str) -> None:
+        """Count a hint: one of ``HINT_SOURCES`` and of ``HINT_RESULTS``."""
+        self._hints.labels(source, result).inc()
 
     def pace(self) -> float:
         """Return how many images a second came to an end since this was last asked."""

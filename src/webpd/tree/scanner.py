@@ -4,6 +4,7 @@
 directory and the depth, not with the tree.
 """
 
+import contextlib
 import os
 import stat
 from collections import deque
@@ -104,6 +105,27 @@ class Scanner:
         look.orphans = [os.path.join(directory, name) for name in sidecars if naming.original_of(name)]
         yield look
 
+    def glance(self, path: str) -> Look:
+        """Look at one original alone, in a directory that the walk does not pass over: two calls where it is no link.
+
+        What is no file, or a link that leads out of the root, is not in the look. Raises ``FileNotFoundError`` or
+        ``NotADirectoryError`` where it is not there, ``OSError`` where it can't be looked at.
+        """
+        directory, name = os.path.split(path)
+        look = Look(directory)
+        original = os.lstat(path)
+        link = stat.S_ISLNK(original.st_mode)
+        if link:
+            if not self._leads_inside(path):
+                return look
+            original = os.stat(path)
+        sidecar = None
+        if naming.fits(name):
+            with contextlib.suppress(FileNotFoundError):
+                sidecar = os.lstat(naming.sidecar_of(path))
+        self._sort(look, name, original, sidecar, link)
+        return look
+
     def _walk_here(self) -> Iterator[Look]:
         stack = [self.root]
         while stack:
@@ -159,8 +181,14 @@ class Scanner:
             if not link:  # a link that leads in a circle is one that leads nowhere
                 look.settled.append(_unreadable(path, error))
             return
+        self._sort(look, name, original, sidecar, link)
+
+    def _sort(
+        self, look: Look, name: str, original: os.stat_result, sidecar: os.stat_result | None, link: bool
+    ) -> None:
         if not stat.S_ISREG(original.st_mode):
             return
+        path = os.path.join(look.directory, name)
         state = _state(original, sidecar)
         if state is Sidecar.FRESH and not self._every:
             look.fresh += 1

@@ -1,0 +1,1 @@
+complete --command webpd --no-files --arguments "(env _WEBPD_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) webpd)" --condition "env _WEBPD_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) webpd"

@@ -1,0 +1,1 @@
+"""The configuration by which nginx serves the sidecars."""

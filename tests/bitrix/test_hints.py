@@ -1,0 +1,383 @@
+"""The file for Bitrix' init.php under real PHP: what it tells, what it costs, and that a page never notices it."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bitrix.listener import TOKEN, HintServer, drips, hangs, hint_server, swallows
+from tests.conftest import write
+from tests.lab import free_port
+from tests.service.driver import Service
+
+HERE = Path(__file__).parent
+HANDLER = HERE.parents[1] / "deploy" / "bitrix" / "webpd.php"
+PHOTO = ("iblock/0ab", "photo.jpg")
+OTHER_TOKEN = "another-token-of-the-tests"  # noqa: S105 - nobody has it
+
+WHEN_UP = 0.005
+"""Seconds that a page may lose while webpd answers: what is promised. What is measured is printed (``pytest -s``)."""
+WHEN_HUNG = 0.1
+"""The same while it does not."""
+BUSY = 0.15
+"""Seconds by which a page may be late because others have the processor just then."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the visitor got, and what it cost him, in seconds."""
+
+    text: str
+    handlers: float
+    end: float
+    finished: bool
+
+    @property
+    def cost(self) -> float:
+        return self.handlers + self.end
+
+
+class Shop:
+    """A document root with uploads, and pages that make and delete thumbnails of them."""
+
+    def __init__(self, root: Path, photograph: Callable[..., bytes]) -> None:
+        self.root = root
+        self.cache = root / "upload" / "resize_cache"
+        self.original = photograph(400)
+        self.thumbnail = write(root / "thumbnail.tmp", photograph(120))
+
+    def upload(self, subdir: str, name: str) -> None:
+        write(self.root / "upload" / subdir / name, self.original)
+
+    def page(self, url: str | None, *options: str, token: str = TOKEN, address: str = "", **events: Any) -> Page:
+        """Show a page on which this happens (``page.php``). Fails where PHP says anything but the page."""
+        define = {} if url is None else {"WEBPD_HINT_URL": url, "WEBPD_TOKEN": token, "WEBPD_HINT_ADDRESS": address}
+        cost = self.root / "cost.json"
+        asked = {"root": str(self.root), "cost": str(cost), "define": define, **events}
+        # Without php.ini, whose error_log may be a file.
+        strict = ("-n", "-d", "error_reporting=-1", "-d", "display_errors=stderr", "-d", "html_errors=0")
+        done = subprocess.run(
+            ("php", *strict, *options, str(HERE / "page.php")),
+            input=json.dumps(asked),
+            env={name: value for name, value in os.environ.items() if not name.startswith("WEBPD_")},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        measured = json.loads(cost.read_text())
+        return Page(done.stdout, measured["handlers"] / 1e9, measured["end"] / 1e9, measured["finished"])
+
+    def pages_until(self, seconds: float, url: str, resize: list[list[Any]]) -> Iterator[Page]:
+        """Show the page, all its thumbnails to be made anew, until it costs less than that, 10 times at most.
+
+        For what may be late now and then because others have the processor.
+        """
+        for _ in range(10):
+            shutil.rmtree(self.cache, ignore_errors=True)
+            page = self.page(url, resize=resize)
+            yield page
+            if page.cost < seconds:
+                return
+
+    def resize(self, *images: tuple[str, str], width: int = 120) -> list[list[Any]]:
+        """Return what a page is to be told so that it makes these thumbnails; the originals are uploaded."""
+        for subdir, name in images:
+            self.upload(subdir, name)
+        return [[subdir, name, width, str(self.thumbnail)] for subdir, name in images]
+
+
+def report(what: str, pages: list[Page]) -> None:
+    """Print what the pages cost."""
+    costs = sorted(page.cost * 1000 for page in pages)
+    print(f"\n{what}: {costs[0]:.1f} to {costs[-1]:.1f} ms a page, median {costs[len(costs) // 2]:.1f}")
+
+
+def url_of(port: int, scheme: str = "http", host: str = "127.0.0.1") -> str:
+    return f"{scheme}://{host}:{port}/hint"
+
+
+@pytest.fixture
+def shop(tmp_path: Path, photograph: Callable[..., bytes]) -> Shop:
+    return Shop(tmp_path / "www", photograph)
+
+
+@pytest.fixture
+def server() -> Iterator[HintServer]:
+    with hint_server() as one:
+        yield one
+
+
+def test_all_thumbnails_of_a_page_are_told_in_one_hint_after_the_visitor_has_it(shop: Shop, server: HintServer) -> None:
+    names = [("iblock/0ab", f"{number}.jpg") for number in range(60)]
+    page = shop.page(url_of(server.server_port), resize=shop.resize(*names))
+    told = [f"/upload/resize_cache/{subdir}/120_120_1/{name}" for subdir, name in names]
+    assert server.hints == [told]
+    assert page.text == "\n".join([*told, "page", "printed at the end", "visitor has it"])
+    assert page.finished
+
+
+def test_names_arrive_as_they_are(shop: Shop, server: HintServer) -> None:
+    names = ["Кошка на окне.JPG", "a b%20c+d&e.png", 'quote"\\back.jpeg', "🐈.jpg", "a'; --.jpg"]
+    shop.page(url_of(server.server_port), resize=shop.resize(*(("iblock/фото", name) for name in names)))
+    assert server.paths == [f"/upload/resize_cache/iblock/фото/120_120_1/{name}" for name in names]
+
+
+def test_only_thumbnails_are_told_of(shop: Shop, server: HintServer) -> None:
+    missing = [["iblock/gone", "photo.jpg", 120, str(shop.thumbnail)]]  # Bitrix gives the page the original then
+    page = shop.page(url_of(server.server_port), resize=missing + shop.resize(("iblock/0ab", "drawing.gif"), PHOTO))
+    assert "/upload/iblock/gone/photo.jpg\n" in page.text
+    assert server.paths == ["/upload/resize_cache/iblock/0ab/120_120_1/photo.jpg"]
+
+
+def test_a_page_without_new_thumbnails_asks_nobody(shop: Shop, server: HintServer) -> None:
+    resize = shop.resize(PHOTO)
+    shop.page(url_of(server.server_port), resize=resize)
+    page = shop.page(url_of(server.server_port), resize=resize)
+    assert len(server.hints) == 1
+    assert not page.finished
+
+
+def test_other_modules_are_asked_as_before(shop: Shop, server: HintServer) -> None:
+    """Bitrix stops at the first handler that answers true: ours never does, and it may not be reached."""
+    shop.page(url_of(server.server_port), resize=shop.resize(("iblock/0ab", "one.jpg")), first=None)
+    shop.page(url_of(server.server_port), resize=shop.resize(("iblock/0ab", "two.jpg")), first=True)
+    assert [path[-7:] for path in server.paths] == ["one.jpg"]
+
+
+def test_deleted_thumbnails_are_told_where_their_webp_is_left(shop: Shop, server: HintServer) -> None:
+    images = (PHOTO, ("iblock/0ab", "other.jpg"))
+    resize = [*shop.resize(*images), *shop.resize(*images, width=60), *shop.resize(PHOTO, width=30)]
+    shop.page(None, resize=resize)
+    folder = shop.cache / "iblock" / "0ab"
+    write(folder / "120_120_1" / "photo.jpg.webp", b"sidecar")
+    page = shop.page(url_of(server.server_port), delete=[PHOTO])
+    assert server.paths == ["/upload/resize_cache/iblock/0ab/120_120_1/photo.jpg"]
+    assert {path.name for path in (folder / "120_120_1").iterdir()} == {"other.jpg", "photo.jpg.webp"}
+    assert [path.name for path in (folder / "60_60_1").iterdir()] == ["other.jpg"]
+    assert not (folder / "30_30_1").exists()
+    assert page.finished
+
+
+def test_a_page_that_deletes_what_had_no_thumbnails_is_fine(shop: Shop, server: HintServer) -> None:
+    shop.upload(*PHOTO)
+    assert shop.page(url_of(server.server_port), delete=[PHOTO, ("iblock/none", "none.jpg")]).text.startswith("page\n")
+    assert server.hints == []
+
+
+def test_an_import_of_thousands_sends_hints_that_the_service_takes(shop: Shop, server: HintServer) -> None:
+    names = [("iblock/" + "д" * 60, f"{number}.jpg") for number in range(1200)]
+    shop.page(url_of(server.server_port), resize=shop.resize(*names))
+    assert len(server.paths) == 1200
+    assert len(server.hints) > 2  # each of them was within the limits, or the server had not taken it
+
+
+def test_names_of_any_charset_arrive_and_those_with_control_characters_are_left_to_polling(
+    shop: Shop, server: HintServer
+) -> None:
+    code = (
+        f"define('WEBPD_HINT_URL','{url_of(server.server_port)}');define('WEBPD_TOKEN','{TOKEN}');"
+        f"require '{HERE}/bitrix.php';require '{HANDLER}';$none=null;"
+        r"foreach([chr(192).'.jpg','new'.chr(10).'line.jpg'] as $name){$path='/upload/resize_cache/a/1_1_1/'.$name;"
+        r"foreach(GetModuleEvents('main','OnAfterResizeImage') as $event)"
+        r"ExecuteModuleEventEx($event,[[],[],&$none,&$path,&$none,&$none]);}"
+    )
+    done = subprocess.run(("php", "-n", "-r", code), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert server.paths == [os.fsdecode(b"/upload/resize_cache/a/1_1_1/\xc0.jpg")]
+
+
+def test_where_only_the_new_events_of_bitrix_are_there_they_are_used(server: HintServer) -> None:
+    code = (
+        "namespace Bitrix\\Main {class EventManager {public $handlers=[];"
+        "public static function getInstance(){static $one; return $one ?? $one=new self;}"
+        "public function addEventHandlerCompatible($module,$event,$handler)"
+        '{$this->handlers["$module:$event"]=$handler;}'
+        "}} namespace {"
+        f"define('WEBPD_HINT_URL','{url_of(server.server_port)}');define('WEBPD_TOKEN','{TOKEN}');require '{HANDLER}';"
+        "$handlers=\\Bitrix\\Main\\EventManager::getInstance()->handlers;"
+        "$handlers['main:OnAfterResizeImage']([],[],null,'/upload/resize_cache/a/1_1_1/a.jpg',null,null);"
+        "echo implode(' ',array_keys($handlers));}"
+    )
+    done = subprocess.run(("php", "-n", "-r", code), capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("main:OnAfterResizeImage main:OnPhysicalFileDelete", "")
+    assert server.paths == ["/upload/resize_cache/a/1_1_1/a.jpg"]
+
+
+def test_a_wrong_token_is_silent(shop: Shop, server: HintServer) -> None:
+    page = shop.page(url_of(server.server_port), token=OTHER_TOKEN, resize=shop.resize(PHOTO))
+    assert page.text.endswith("printed at the end\nvisitor has it")
+    assert server.refused == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "token"),
+    [
+        (None, TOKEN),
+        ("", TOKEN),
+        ("ftp://127.0.0.1/hint", TOKEN),
+        ("http://127.0.0.1:8088", TOKEN),
+        ("http://127.0.0.1:99999/hint", TOKEN),
+        ("http://127.0.0.1:8088/hint\r\nX-Other: yes", TOKEN),
+        ("http://cdn.example.invalid/hint", TOKEN),
+        ("http://127.0.0.1:8088/hint", ""),
+        ("http://127.0.0.1:8088/hint", "with spaces and\r\nlines in it"),
+    ],
+)
+def test_wrong_settings_are_silent_and_cost_nothing(shop: Shop, url: str | None, token: str) -> None:
+    page = shop.page(url, token=token, resize=shop.resize(PHOTO), delete=[PHOTO])
+    assert "printed at the end\n" in page.text
+    assert page.cost < BUSY
+
+
+@pytest.mark.parametrize("failure", [hangs, swallows, drips])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_service_that_hangs_costs_a_page_no_more_than_its_budget(
+    shop: Shop, failure: Callable[[], Any], scheme: str
+) -> None:
+    resize = shop.resize(*(("iblock/0ab", f"{number}.jpg") for number in range(60)))
+    with failure() as port:
+        pages = list(shop.pages_until(WHEN_HUNG, url_of(port, scheme), resize))
+    report(f"{failure.__name__} ({scheme})", pages)
+    assert WHEN_HUNG / 2 < pages[-1].cost < WHEN_HUNG
+    assert all(page.text.endswith("visitor has it") for page in pages)
+
+
+def test_a_page_with_several_hints_tries_no_second_one_after_its_budget_is_spent(shop: Shop) -> None:
+    resize = shop.resize(*(("iblock/" + "д" * 60, f"{number}.jpg") for number in range(1200)))
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as listener:
+        page = shop.page(url_of(listener.getsockname()[1]), resize=resize)
+        listener.setblocking(False)
+        listener.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+    assert page.text.endswith("visitor has it")
+
+
+def test_a_service_that_is_away_costs_next_to_nothing(shop: Shop) -> None:
+    page = shop.page(url_of(free_port()), resize=shop.resize(PHOTO), delete=[PHOTO])
+    report("away", [page])
+    assert page.cost < BUSY
+    assert page.text.endswith("visitor has it")
+
+
+@pytest.fixture
+def service(shop: Shop, tmp_path: Path) -> Iterator[Service]:
+    """webpd over the shop's thumbnails, which by itself would look at them tomorrow."""
+    shop.cache.mkdir(parents=True)
+    settings = {"WEBPD_TOKEN": TOKEN, "WEBPD_WATCH": "poll", "WEBPD_POLL_INTERVAL": "1d"}
+    one = Service(tmp_path, shop.cache, **settings)
+    try:
+        one.start()
+        one.wait_until(lambda: one.root()["cycles"], "its first look")
+        yield one
+    finally:
+        one.close()
+
+
+def test_a_new_thumbnail_is_converted_at_once_though_nobody_would_look_for_it(shop: Shop, service: Service) -> None:
+    names = [("iblock/0ab", "Кошка на окне.jpg"), ("iblock/0ab", "a b.JPG"), PHOTO]
+    page = shop.page(url_of(service.health_port), resize=shop.resize(*names))
+    assert page.text.endswith("visitor has it")
+    folder = shop.cache / "iblock" / "0ab" / "120_120_1"
+    for _, name in names:
+        service.wait_until((folder / f"{name}.webp").exists, f"{name}.webp")
+
+
+def test_the_service_looks_at_what_a_deleted_thumbnail_left(shop: Shop, service: Service) -> None:
+    shop.page(None, resize=shop.resize(PHOTO))
+    write(shop.cache / "iblock" / "0ab" / "120_120_1" / "photo.jpg.webp", b"sidecar")
+    shop.page(url_of(service.health_port), delete=[PHOTO])
+    taken = 'webpd_hints_total{result="taken",source="http"}'
+    service.wait_until(lambda: service.metrics().get(taken) == 1, "the hint to be taken")
+
+
+def test_telling_a_service_that_is_up_costs_a_page_five_milliseconds_at_most(shop: Shop, service: Service) -> None:
+    resize = shop.resize(*(("iblock/0ab", f"{number}.jpg") for number in range(60)))
+    pages = list(shop.pages_until(WHEN_UP, url_of(service.health_port), resize))
+    report("up, 60 thumbnails", pages)
+    assert pages[-1].cost < WHEN_UP
+
+
+def test_a_service_that_was_stopped_in_the_midst_costs_a_page_no_more_than_its_budget(
+    shop: Shop, service: Service
+) -> None:
+    service.signal(signal.SIGSTOP)
+    page = shop.page(url_of(service.health_port), resize=shop.resize(PHOTO))
+    service.signal(signal.SIGCONT)
+    report("stopped", [page])
+    assert page.cost < WHEN_HUNG + BUSY
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A key, and a certificate of its own for cdn.example.test, in one file."""
+    file = tmp_path / "certificate.pem"
+    key = (
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-noenc",
+        "-days",
+        "2",
+    )
+    subject = ("-subj", "/CN=cdn.example.test", "-addext", "subjectAltName=DNS:cdn.example.test")
+    subprocess.run((*key, *subject, "-keyout", str(file), "-out", f"{file}.crt"), check=True, capture_output=True)
+    write(file, file.read_bytes() + Path(f"{file}.crt").read_bytes())
+    return file
+
+
+def test_hints_go_by_tls_to_whom_the_certificate_names_alone(shop: Shop, certificate: Path) -> None:
+    trusted = ("-d", f"openssl.cafile={certificate}")
+    with hint_server(certificate) as server:
+        for host, options in (
+            ("cdn.example.test", trusted),
+            ("other.example.test", trusted),
+            ("cdn.example.test", ()),
+        ):
+            resize = shop.resize(("iblock/0ab", f"{len(options)}-{host}.jpg"))
+            url = url_of(server.server_port, "https", host)
+            page = shop.page(url, *options, address="127.0.0.1", resize=resize)
+            assert page.text.endswith("visitor has it")
+    assert server.paths == ["/upload/resize_cache/iblock/0ab/120_120_1/2-cdn.example.test.jpg"]
+
+
+def test_check_says_in_words_what_is_wrong(shop: Shop, server: HintServer) -> None:
+    def said(url: str | None, **settings: str) -> str:
+        text = shop.page(url, check=True, **settings).text
+        return text.partition("\n")[0]
+
+    assert "202 Accepted" in said(url_of(server.server_port))
+    assert "401 Unauthorized" in said(url_of(server.server_port), token=OTHER_TOKEN)
+    assert "refuses connections" in said(url_of(free_port()))
+    assert "WEBPD_HINT_URL=" in said(None)
+    assert "WEBPD_TOKEN" in said(url_of(server.server_port), token=OTHER_TOKEN[:5])
+    assert "WEBPD_HINT_ADDRESS" in said("https://cdn.example.invalid/hint")
+    with hangs() as port:
+        assert "no answer within 80 ms" in said(url_of(port))
+    with swallows() as port:
+        assert "no connection" in said(url_of(port))
+
+
+def test_an_address_of_ipv6_is_called_as_one(shop: Shop) -> None:
+    try:
+        listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("no IPv6 here")
+    with listener:
+        port = listener.getsockname()[1]
+        text = shop.page(url_of(port, host="[::1]"), check=True).text
+    assert "no answer within 80 ms" in text
