@@ -186,6 +186,27 @@ def test_a_terminal_shows_what_is_new_until_ctrl_c(remembered: Path) -> None:
         os.close(ours)
 
 
+def test_a_narrow_terminal_shows_what_is_wrong_in_full_and_cuts_the_numbers(remembered: Path) -> None:
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "40", "WEBPD_STATE_DIR": str(remembered)}
+    environment["WEBPD_HEALTH_ADDRESS"] = "off"
+    process = subprocess.Popen([*WEBPD, "status", "--watch"], stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    shown = b""
+    try:
+        while b"Ctrl-C ends this" not in shown:
+            shown += os.read(ours, 65536)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode()).splitlines()
+    assert all(len(line) <= 40 for line in lines)
+    assert "webpd does not run" in lines[0]
+    assert str(remembered) in "".join(lines[:6])
+    assert next(line for line in lines if line.startswith("in all")).endswith("…")
+
+
 def test_other_commands_do_not_pay_for_it() -> None:
     heavy = "{'sqlite3', 'http.client', 'asyncio', 'rich.live', 'webpd.cli.report', 'webpd.service.service'}"
     check = f"import sys, webpd.cli; print(sorted({heavy} & sys.modules.keys()))"

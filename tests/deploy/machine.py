@@ -1,4 +1,4 @@
-"""A machine of its own with a real systemd as its first process: a container over a copy-on-write view of a root folder."""
+"""A machine of its own with a real systemd as its first process: a container over a copy-on-write view of a folder."""
 
 import contextlib
 import os

@@ -18,12 +18,12 @@ SCRIPT = str(CHECKOUT / "deploy" / "systemd" / "install.sh")
 ROOT = "/var/www/cdn/upload/resize_cache"
 ORIGINAL = f"{ROOT}/iblock/a1b/240_320_1/photo.jpg"
 OLD = 1_600_000_000
-SITE = f"""
-server {{
+SITE = """
+server {
     listen 127.0.0.1:8080;
     root /var/www/cdn;
     include snippets/webpd.conf;
-}}
+}
 """
 ASK = """
 import sys, urllib.request
@@ -134,7 +134,7 @@ def test_the_service_runs_as_hardened_as_it_is_and_the_same_script_takes_it_all_
 
 def _system(files: dict[str, str]) -> dict[str, str]:
     """Leave out the tree, and what the machine writes by itself."""
-    apart = (ROOT, "/var/log/", "/var/lib/systemd", "/var/tmp/", "/var/cache/")
+    apart = (ROOT, "/var/log/", "/var/lib/systemd", "/var/cache/")
     return {path: kind for path, kind in files.items() if not path.startswith(apart) and path != ROOT}
 
 
@@ -219,3 +219,35 @@ def test_a_new_debian_comes_to_webp_by_the_script_alone_and_is_rid_of_it_again(
         assert host.install("--remove", "--purge").code == 0
         assert [path for path in machine.files() if "webpd" in path] == []
         assert (machine.root / f"{ORIGINAL}.webp".lstrip("/")).exists()
+
+        for number, command in enumerate(_plain_ways()):
+            host.put(other := ORIGINAL.replace("a1b", str(number)), "www-data:www-data")
+            done = machine.run("sh", "-c", f"cd {CHECKOUT} && {command}", network=True, environment=packages)
+            assert done.code == 0, done
+            assert host.owner_of_sidecar(other) == "www-data"
+
+
+def _plain_ways() -> list[str]:
+    """Return how the page installs webpd without the script and converts the tree: with pip, and with pipx."""
+    page = (CHECKOUT / "docs" / "install.md").read_text("utf-8").partition("## pip, pipx and cron")[2]
+    (pip,) = re.findall(r"^```sh\n(.*?)^```$", page.partition("## Undo")[0], re.MULTILINE | re.DOTALL)
+    (pipx,) = re.findall(r"`(pipx install [^`]*)`", page)
+    install = "apt-get install -y -qq --no-install-recommends pipx >/dev/null"
+    return ["set -e; " + pip, f"set -e; {install}; {pipx}; /root/.local/bin/webpd convert {ROOT}"]
+
+
+def test_the_page_tells_how_to_remove_every_sidecar_that_webpd_made_and_no_other(
+    tmp_path: Path, photograph: Callable[..., bytes], webpd: Callable[..., Ended]
+) -> None:
+    for name in ("one.jpg", "two's picture.JPEG", "three.png"):
+        write(tmp_path / name, photograph(format_="PNG" if name.endswith("png") else "JPEG"), mtime=OLD)
+    foreign = write(tmp_path / "foreign.jpg.webp", b"RIFF\4\0\0\0WEBP, and WPDS somewhere else" + bytes(50))
+    originals = {*tmp_path.iterdir()}
+    assert webpd("convert", "--owner", "keep", tmp_path).code == 0
+    assert len([*tmp_path.glob("*.webp")]) == 4
+    for page in ("install.md", "install.ru.md"):
+        (command,) = re.findall(r"^find .* -delete$", (CHECKOUT / "docs" / page).read_text("utf-8"), re.MULTILINE)
+        subprocess.run(["sh", "-c", command.replace(ROOT, str(tmp_path))], check=True)
+        assert {*tmp_path.iterdir()} == originals
+        assert foreign in originals
+        webpd("convert", "--owner", "keep", tmp_path)

@@ -52,6 +52,12 @@ def sick(findings: Iterable[Finding]) -> dict[str, Finding]:
     return bad
 
 
+def command_in(cure: str, program: str) -> str:
+    """Return the command of that program that the cure names."""
+    (command,) = (text for text in cure.split("`")[1::2] if text.startswith(f"{program} "))
+    return command
+
+
 @contextmanager
 def open_folder(mode: int) -> Iterator[Path]:
     """Give a folder of that mode, which other users may enter, unlike pytest's."""

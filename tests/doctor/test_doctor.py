@@ -1,11 +1,9 @@
 """``webpd doctor``: faults that are really there are found, each with its cure."""
 
 import contextlib
-import http.server
 import json
 import os
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -16,41 +14,19 @@ import pytest
 
 from tests.cli.scene import event, remember
 from tests.conftest import WEBPD, as_nobody, write
-from tests.doctor.clinic import doctor, found, left_behind, open_folder, sick
+from tests.doctor.clinic import command_in, doctor, found, left_behind, open_folder, sick
 from tests.lab import SshfsLab, sshfs_lab, wait_for
-from tests.redis.server import RedisServer
 from tests.service.driver import QUICK, Service
-from webpd.doctor import mounting, root, running, servers, state, tree, vanishing, writing
+from webpd.doctor import mounting, root, running, state, tree, vanishing, writing
 from webpd.doctor.apart import Apart, LateError, UnfinishedError
 from webpd.doctor.finding import Finding, Topic, Verdict
 from webpd.ledger.sqlite import SqliteLedger
 from webpd.service.places import find
 from webpd.service.places import remember as remember_places
-from webpd.settings import Address, Owner, Settings, database_of
+from webpd.settings import Address, Settings, database_of
 from webpd.watch.mount import Mount, mount_of
 
 Photograph = Callable[..., bytes]
-
-
-@pytest.fixture
-def shop(tmp_path: Path, photograph: Photograph) -> Path:
-    """A small tree as Bitrix makes it."""
-    folder = tmp_path / "upload" / "resize_cache"
-    for number in range(6):
-        write(folder / "iblock" / "abc" / "120_120_1" / f"{number}.jpg", photograph(80 + number), mtime=1_600_000_000)
-    return folder
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(state_dir=str(tmp_path / "state"), owner=Owner(os.geteuid(), os.getegid()))
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshfsLab]:
-    options = ("allow_other", "default_permissions", "ServerAliveInterval=15")
-    with sshfs_lab(tmp_path_factory.mktemp("lab"), options=options) as laboratory:
-        yield laboratory
 
 
 def convert_all(folder: Path, state_dir: Path) -> None:
@@ -85,8 +61,8 @@ def test_a_service_that_runs_has_its_addresses_and_what_it_ails_from_is_told(sho
     try:
         same = Settings(
             state_dir=str(service.state),
-            health_address=Address("127.0.0.1", service._health),
-            metrics_address=Address("127.0.0.1", service._metrics),
+            health_address=Address("127.0.0.1", service.health_port),
+            metrics_address=Address("127.0.0.1", service.metrics_port),
         )
         checks = list(running.look(same, [str(shop)]))
         assert sick(checks) == {}
@@ -214,12 +190,23 @@ def test_mounts_without_the_options_that_keep_them_alive_and_shared(lab: SshfsLa
         bad = sick(root.look(str(point), settings))
         for option in ("reconnect", "ServerAliveInterval=15", "allow_other", "dcache_timeout=20"):
             assert any(f"-o {option}" in finding.cure for finding in bad.values()), option
-        assert all("sshfs -o reconnect,ServerAliveInterval=15" in finding.cure for finding in bad.values())
+        for id_ in ("mount.reconnect", "mount.server_alive", "mount.allow_other", "mount.cache"):
+            subprocess.run(["sh", "-c", command_in(bad[id_].cure, "umount")], check=True)
+            assert id_ not in sick(root.look(str(point), settings))
         subprocess.run(["fusermount3", "-u", str(point)], check=True)
         subprocess.run([*command[:4], "allow_other,reconnect", *command[5:]], check=True)
         assert "default_permissions" in sick(root.look(str(point), settings))["mount.default_permissions"].cure
     finally:
         subprocess.run(["fusermount3", "-u", "-z", str(point)], check=True)
+
+
+def test_mounts_of_fstab_are_mended_there(lab: SshfsLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tmp_path / "fstab"
+    table.write_text(f"# none\nlab:{lab.origin} {lab.mnt} fuse.sshfs allow_other 0 0\n")
+    monkeypatch.setattr(mounting, "_TABLE", str(table))
+    mount = replace(mount_of(str(lab.mnt)), options=("allow_other",))
+    cure = sick(mounting.look(Topic(""), mount))["mount.default_permissions"].cure
+    assert f"add default_permissions to its options in {table}, then `umount -l {lab.mnt} && mount {lab.mnt}`" in cure
 
 
 def test_a_mount_that_hangs_is_a_fault_and_neither_a_hung_doctor_nor_one_that_leaves_something(tmp_path: Path) -> None:
@@ -228,15 +215,55 @@ def test_a_mount_that_hangs_is_a_fault_and_neither_a_hung_doctor_nor_one_that_le
         lab.stop()
         try:
             done = doctor("--json", "--state-dir", tmp_path / "state", lab.mnt, tmp_path / "sound")
+            hangs = found(done)["root.answers"]
+            waiting = subprocess.Popen(["ls", str(lab.mnt)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            away, _, again = command_in(hangs["cure"], "umount").partition(" && ")
+            subprocess.run(["sh", "-c", away], check=True)
+            waiting.wait(10)
+            assert not lab.mounted
         finally:
             lab.cont()
+        assert again.startswith("sshfs ")
         checks = json.loads(done.stdout)
-        hangs = next(check for check in checks if check["id"] == "root.answers")
         assert (hangs["verdict"], hangs["subject"]) == ("fault", str(lab.mnt))
-        assert f"pkill -KILL -f 'sshfs.*{lab.mnt}'" in hangs["cure"]
         well = {(check["subject"], check["id"]) for check in checks if check["verdict"] == "ok"}
         assert {(str(tmp_path / "sound"), "root.writable"), ("codecs", "codecs.convert")} <= well
         assert left_behind(lab.origin) == []
+
+
+def test_a_server_that_lets_no_file_take_the_place_of_another(tmp_path: Path) -> None:
+    settings = Settings(state_dir=str(tmp_path / "state"), owner=None)
+    with sshfs_lab(tmp_path / "lab", options=("ServerAliveInterval=15", "allow_other", "default_permissions")) as lab:
+        served = lab._ssh / "sshd_config"
+        served.write_text(served.read_text().replace("internal-sftp", "internal-sftp -P posix-rename"))
+        lab.kill_sshd()
+        lab.start_sshd()
+        lab.mount()
+        bad = sick(root.look(str(lab.mnt), settings))
+        assert set(bad) == {"root.rename"}
+        assert bad["root.rename"].verdict is Verdict.FAULT
+        assert "`Subsystem sftp internal-sftp`" in bad["root.rename"].cure
+        assert left_behind(lab.origin) == []
+
+
+@pytest.mark.parametrize(
+    ("shift", "verdict", "told"),
+    [
+        ("+1h", "warning", "3,600 s behind ours"),
+        ("-1h", "warning", "3,600 s ahead of ours"),
+        ("+2d", "fault", "behind"),
+    ],
+)
+def test_a_clock_behind_the_mount_that_is_not_ours(
+    shop: Path, tmp_path: Path, shift: str, verdict: str, told: str
+) -> None:
+    # The clock that stamps files stays, and that of the command is another.
+    ours = ("env", "NO_FAKE_STAT=1", "DONT_FAKE_MONOTONIC=1", "faketime", "-f", shift)
+    done = doctor("--json", "--state-dir", tmp_path / "state", shop, before=ours, WEBPD_ROLE="watch")
+    clock = found(done)["root.clock"]
+    assert clock["verdict"] == verdict
+    assert told in clock["detail"]
+    assert "`timedatectl set-ntp true`" in clock["cure"]
 
 
 def test_a_mount_whose_sshfs_was_killed_and_one_that_was_put_away(tmp_path: Path) -> None:
@@ -317,102 +344,3 @@ def test_images_converted_again_because_they_are_written_again_are_no_sign_of_it
         events = (replace(event(f"{number}.jpg", seconds, root="/r"), mtime_ns=written) for number in range(20))
         remember(tmp_path / "state", *events)
     assert sick(vanishing.look(Settings(state_dir=str(tmp_path / "state")), ["/r"])) == {}
-
-
-# Faults around it
-
-
-def test_a_port_that_another_program_has_an_open_address_and_limits_that_are_too_low(
-    shop: Path, tmp_path: Path
-) -> None:
-    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as other:
-        threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        taken = f"127.0.0.1:{other.server_port}"
-        try:
-            done = doctor(
-                *("--json", "--state-dir", tmp_path / "s", shop),
-                before=("prlimit", "--nofile=200:200"),
-                WEBPD_HEALTH_ADDRESS=taken,
-                WEBPD_METRICS_ADDRESS="0.0.0.0:0",
-                WEBPD_WORKERS="256",
-                WEBPD_WORKER_MEMORY="10GiB",
-            )
-        finally:
-            other.shutdown()
-    bad = found(done)
-    assert bad["address.free"]["subject"] == f"WEBPD_HEALTH_ADDRESS={taken}"
-    assert f"ss -ltnp 'sport = :{other.server_port}'" in bad["address.free"]["cure"]
-    assert "WEBPD_METRICS_ADDRESS=127.0.0.1:" in bad["address.loopback"]["cure"]
-    assert "LimitNOFILE=" in bad["host.open_files"]["cure"]
-    assert "WEBPD_WORKERS=auto" in bad["host.cores"]["cure"]
-    assert "WEBPD_WORKERS=" in bad["host.memory"]["cure"]
-
-
-def test_fewer_watches_than_folders(shop: Path, tmp_path: Path) -> None:
-    limited = (
-        "unshare",
-        "--user",
-        "--map-root-user",
-        "sh",
-        "-c",
-        'echo 2 > /proc/sys/user/max_inotify_watches; exec "$@"',
-        "-",
-    )
-    bad = found(doctor("--json", "--state-dir", tmp_path / "state", shop, before=limited, WEBPD_ROLE="watch"))
-    assert "2 watches are allowed" in bad["inotify.watches"]["detail"]
-    assert "fs.inotify.max_user_watches=" in bad["inotify.watches"]["cure"]
-
-
-def test_a_state_folder_on_a_network_mount(lab: SshfsLab) -> None:
-    bad = sick(state.look(Settings(state_dir=str(lab.mnt / "state"))))["state.local"]
-    assert bad.verdict is Verdict.FAULT
-    assert "WEBPD_STATE_DIR=/var/lib/webpd" in bad.cure
-
-
-def test_a_state_folder_without_room_or_with_a_database_that_is_none(tmpfs: Callable[[str], Path]) -> None:
-    folder = tmpfs("size=256k")
-    (folder / "ledger.sqlite").write_bytes(bytes(64 << 10))
-    (folder / "ledger.sqlite.damaged-1").touch()
-    (folder / "full").write_bytes(bytes(192 << 10))
-    bad = sick(state.look(Settings(state_dir=str(folder))))
-    assert "No space left" in bad["state.writable"].detail
-    assert "systemctl restart webpd" in bad["state.database"].cure
-    assert "smartctl" in bad["state.damaged"].cure
-
-
-# Redis
-
-
-def test_a_queue_on_a_redis_that_evicts_and_a_cache_on_one_that_does_not(tmp_path: Path) -> None:
-    with RedisServer(tmp_path / "1") as evicting, RedisServer(tmp_path / "2", "queue.conf") as keeping:
-        well = sick(servers.look(Settings(redis_url=evicting.url, queue_url=keeping.url)))
-        assert well == {}
-        swapped = list(servers.look(Settings(redis_url=keeping.url, queue_url=evicting.url)))
-        cache, queue = (finding for finding in swapped if finding.id == "redis.policy")
-        assert (cache.verdict, queue.verdict) == (Verdict.WARNING, Verdict.FAULT)
-        assert "CONFIG SET maxmemory-policy noeviction" in queue.cure
-        assert "CONFIG SET maxmemory-policy allkeys-lru" in cache.cure
-        assert evicting.cli("KEYS", "webpd:probe:*") == ""
-
-
-def test_a_redis_with_another_password_one_that_hangs_one_without_limits_and_one_that_is_not_there(
-    tmp_path: Path,
-) -> None:
-    with RedisServer(tmp_path / "1", "redis.conf", "--maxmemory", "0", "--appendonly", "no") as server:
-        wrong = sick(servers.look(Settings(redis_url=server.url_of("webpd", "wrong"))))["redis.answers"]
-        assert "deploy/redis/users.acl" in wrong.cure
-        assert "wrong" not in f"{wrong.subject}{wrong.detail}{wrong.cure}"
-        loose = sick(servers.look(Settings(redis_url=server.administrator)))
-        assert set(loose) == {"redis.maxmemory", "redis.persistence", "redis.rights"}
-        assert "CONFIG SET maxmemory 512mb" in loose["redis.maxmemory"].cure
-        server.freeze()
-        assert "does not answer within" in sick(servers.look(Settings(redis_url=server.url)))["redis.answers"].detail
-        url = server.url
-        server.thaw()
-    gone = sick(servers.look(Settings(redis_url=url)))["redis.answers"]
-    assert "start it" in gone.cure
-    assert "redis-cli -h 127.0.0.1" in gone.cure
-
-
-def test_a_role_among_several_hosts_without_a_queue() -> None:
-    assert "WEBPD_QUEUE_URL=" in sick(servers.look(Settings(role="work")))["redis.queue"].cure

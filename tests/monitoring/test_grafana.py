@@ -295,6 +295,33 @@ def test_the_numbers_at_the_top_are_those_of_the_tree(watched: Watched) -> None:
     assert value(watched, "Alerts") >= 1
 
 
+def test_panels_of_now_say_so_where_nothing_was_done_and_none_shows_a_value_that_is_no_number(
+    tmp_path: Path, photograph: Callable[..., bytes]
+) -> None:
+    root, instance = tmp_path / "tree", f"127.0.0.1:{free_port()}"
+    root.mkdir()
+    with ExitStack() as stack:
+        service = Service(tmp_path, root, WEBPD_METRICS_ADDRESS=instance)
+        stack.callback(service.close)
+        service.start()
+        write(root / "1.jpg", photograph())
+        service.wait_until(lambda: service.outcomes()["converted"], "an image was new, before Prometheus came")
+        service.settle()
+        prometheus = stack.enter_context(Prometheus(tmp_path / "prometheus", [instance]))
+        prometheus.wait_for("instance:webpd_images:rate5m == 0")
+        prometheus.wait_for("instance_quantile:webpd_delivery_seconds:quantile_rate15m != 0")  # NaN
+        quiet = Watched(prometheus, instance, (root,), time.time() - 10)
+        shown = {
+            (title, sample.value)
+            for _, title, query in QUERIES
+            if query["instant"]
+            for sample in prometheus.query(replaced(query["expr"], quiet))
+        }
+    assert [title for title, number in shown if math.isnan(number)] == []
+    assert ("Service", 2) in shown
+    assert {"Share saved", "Delivery, 95 %", "Slowest step"}.isdisjoint(title for title, _ in shown)
+
+
 def test_failures_and_what_was_skipped_are_told_by_reason(watched: Watched) -> None:
     for dashboard, title, reason in (
         ("webpd-overview", "Failures", "damaged"),

@@ -152,6 +152,20 @@ def test_every_alert_says_where_what_and_how_much_and_leads_to_its_paragraph(ale
     assert anchors >= {rule["name"].lower() for rule in alerts}
 
 
+@pytest.mark.parametrize(
+    "told_in", [RUNBOOK.with_name("metrics.md"), DEPLOY / "alerts.yml"], ids=lambda path: path.name
+)
+def test_links_open_once_the_command_that_is_told_has_put_an_address_before_them(told_in: Path, tmp_path: Path) -> None:
+    rules = Path(shutil.copy(DEPLOY / "alerts.yml", tmp_path))
+    (script,) = re.findall(r"sed -i '([^']+)' \S*alerts\.yml", told_in.read_text("utf-8"))
+    subprocess.run(["sed", "-i", script, rules], check=True)
+    assert promtool("check", "rules", str(rules)).returncode == 0
+    alerts = re.split(r"\n +- alert: ", rules.read_text("utf-8"))[1:]
+    assert alerts
+    for name, rule in ((alert.split()[0], alert) for alert in alerts):
+        assert f'runbook_url: "https://wiki.example.com/webpd/runbook.md#{name.lower()}"' in rule
+
+
 def test_the_runbook_tells_of_no_alert_that_is_not_there(alerts: Rules) -> None:
     told = re.findall(r"^### (Webpd\w+)$", RUNBOOK.read_text("utf-8"), re.MULTILINE)
     assert sorted(told) == sorted(rule["name"] for rule in alerts)

@@ -54,6 +54,11 @@ class Service:
         """The port of 127.0.0.1 where it answers for its health."""
         return self._health
 
+    @property
+    def metrics_port(self) -> int:
+        """The port of 127.0.0.1 where Prometheus asks."""
+        return self._metrics
+
     def launch(self, *options: str) -> None:
         """Start it and return at once."""
         command = [*WEBPD, "run", *options, *map(str, self.roots)]

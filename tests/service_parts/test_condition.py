@@ -88,6 +88,26 @@ def test_a_service_that_is_well_says_so_of_each_part(service: Callable[..., Chec
     assert not one.reasons()
 
 
+def test_while_it_starts_it_is_alive_and_says_so_though_a_mount_hangs(
+    service: Callable[..., Checked], tmp_path: Path, tree: Path
+) -> None:
+    with sshfs_lab(tmp_path / "lab") as lab:
+        lab.stop()
+        try:
+            one = service(lab.mnt, tree)
+            one.launch()
+            one.wait_until(one.reasons, "it answers")
+            assert one.reasons() == "not ready\nservice: is starting: opens its database and asks the mounts\n"
+            assert one.alive()
+            told = one.health()
+            assert [part["part"] for part in told["parts"]] == ["service"]
+            assert told["roots"] == []
+            assert one.get("/")[0] == 200
+        finally:
+            lab.cont()
+        one.wait_until(one.ready, "it is ready")
+
+
 def test_a_mount_that_hangs_is_down_since_then_and_what_to_do_is_told(
     service: Callable[..., Checked], tmp_path: Path, tree: Path, photograph: Callable[..., bytes]
 ) -> None:

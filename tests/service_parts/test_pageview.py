@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from webpd.errors import UnfitError
 from webpd.ledger.history import Event
 from webpd.ledger.port import Directory
 from webpd.ledger.sqlite import SqliteLedger
@@ -27,10 +28,13 @@ class Service:
     def __init__(self) -> None:
         self.waiting = self.in_flight = self.folders = self.done = 0
         self.conditions: Any = SimpleNamespace(now=list)
+        self.started = True
         self.stopping = asyncio.Event()
 
     @property
     def keepers(self) -> Sequence[Any]:
+        if not self.started:
+            return []
         poller = SimpleNamespace(unsettled=self.folders, flush=lambda: None)
         return [SimpleNamespace(root=ROOT, poller=poller, state=lambda: {"orphans": 3, "prune_refused": 2})]
 
@@ -135,6 +139,13 @@ def test_however_many_images_are_known_the_answer_stays_small(view: PageView, se
     assert (len(told["recent"]), len(told["failures"]["shown"]), len(foreign)) == (24, 50, 100)
     assert foreign[0] == {"root": ROOT, "path": "iblock/0000/000.jpg"}
     assert len(json.dumps(told)) < 32_000
+
+
+def test_while_it_starts_nothing_is_remembered_and_nothing_is_tried_again(view: PageView, service: Service) -> None:
+    service.started = False
+    assert view.remembered() == {}
+    with pytest.raises(UnfitError, match="is starting"):
+        asyncio.run(view.retry([]))
 
 
 def event(path: str, at: float, *, failed: bool) -> Event:

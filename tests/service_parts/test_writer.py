@@ -72,6 +72,15 @@ def test_who_logs_into_a_pipe_that_nobody_reads_goes_on_and_what_was_lost_is_cou
     writer.close()
 
 
+def test_a_line_that_cannot_be_written_is_told_in_its_place_and_holds_up_nobody(pipe: Pipe) -> None:
+    reading, writing = pipe
+    writer = LineWriter(writing)
+    writer.handle(logging.LogRecord("webpd.part", logging.INFO, "part.py", 7, "%d images", ("no number",), None))
+    (line,) = read_until(reading, b"\n")
+    assert line.startswith("a log line of webpd.part at part.py:7 can't be written: TypeError")
+    writer.close()
+
+
 def test_the_end_is_not_held_up_by_a_pipe_that_nobody_reads(pipe: Pipe) -> None:
     reading, writing = pipe
     writer = LineWriter(writing, MOST)
@@ -91,7 +100,10 @@ def test_a_service_whose_log_nobody_reads_goes_on_and_ends_when_it_is_told_to(
     one = Mute(tmp_path, tree)
     try:
         one.launch()
-        one.wait_until(lambda: len(sidecars(tree)) == IMAGES, "all is converted")
+        one.wait_until(one.alive, "it answers")
+        while len(sidecars(tree)) < IMAGES:
+            assert one.alive()
+            assert one.get("/health")[0] in {200, 503}
         one.wait_until(one.ready, "it is ready")
         assert one.stop() == 0
     finally:

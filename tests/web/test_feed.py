@@ -16,6 +16,7 @@ from tests.conftest import write
 from tests.web.site import Site
 from webpd.errors import UnfitError
 from webpd.web.page.feed import Feed
+from webpd.web.page.texts import Phrasebook
 
 
 class Subject:
@@ -109,7 +110,7 @@ def test_only_what_has_changed_is_sent_again_until_the_service_stops() -> None:
     subject = Subject(lambda: {"same": "\n é", "other": next(numbers)}, looks=120)
 
     async def scene() -> list[str]:
-        return [event.decode("ascii") async for event in Feed(subject).events()]
+        return [event.decode("ascii") async for event in Feed(subject).events(Phrasebook({}))]
 
     events = [event for batch in asyncio.run(asyncio.wait_for(scene(), 60)) for event in batch.split("\n\n") if event]
     names = Counter(event.partition("\n")[0].removeprefix("event: ") for event in events)

@@ -26,6 +26,7 @@ IS_IT_WELL = Row(
             "none",
             [Query(f"min({STANDS})")],
             3,
+            color="red",
             words=STAND,
         ),
         Panel(
@@ -36,7 +37,8 @@ IS_IT_WELL = Row(
             "none",
             [Query(f"sum(1 - webpd_mount_well{{{ROOT}}})")],
             3,
-            limits={1: "red"},
+            color="orange",
+            limits={0: "green", 1: "red"},
             words={0: ("none", "green")},
         ),
         Panel(
@@ -92,8 +94,8 @@ IS_IT_WELL = Row(
         Panel(
             number,
             "Disk free",
-            "Room left on the file system of the root that has the least. Under 5 % is an alert; when it is full, "
-            "webpd pauses.",
+            "Room left on the file system of the root that has the least. Under 5 % and 20 GB is an alert; when it "
+            "is full, webpd pauses.",
             "percentunit",
             [Query(f"min(instance_root:webpd_free_per_size_bytes:ratio{{{ROOT}}})")],
             3,
@@ -133,12 +135,13 @@ SAVED = Row(
             [
                 Query(
                     f"sum(increase(webpd_saved_bytes_total{{{HOST}}}[$__range]))"
-                    f" / sum(increase(webpd_source_bytes_total{{{HOST}}}[$__range]))"
+                    f" / (sum(increase(webpd_source_bytes_total{{{HOST}}}[$__range])) > 0)"
                 )
             ],
             4,
-            color="red",
-            limits={0.1: "orange", 0.3: "green"},
+            color="text",
+            limits={0: "red", 0.1: "orange", 0.3: "green"},
+            nothing="nothing done",
         ),
         Panel(
             number,
@@ -155,7 +158,8 @@ SAVED = Row(
             "Within this time, 19 of 20 new images had their sidecar, counted from the time of their writing (15 "
             "minutes); of several hosts, the slowest.",
             "s",
-            [Query(f'max(instance_quantile:webpd_delivery_seconds:quantile_rate15m{{quantile="0.95", {HOST}}})')],
+            # Where nothing is new, the quantile is NaN, and so it is shown: compared with 0, it is gone.
+            [Query(f'max(instance_quantile:webpd_delivery_seconds:quantile_rate15m{{quantile="0.95", {HOST}}} >= 0)')],
             4,
             limits={60: "orange", 900: "red"},
             nothing="nothing new",

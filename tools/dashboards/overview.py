@@ -26,7 +26,7 @@ MOUNTS = " or ".join(f'{n} * webpd_mount_state{{{ROOT}, state="{state}"}}' for n
 STEPS = ("read", "convert", "publish")
 MEANS = " or ".join(
     f"label_replace(sum(increase(webpd_{step}_seconds_sum{{{HOST}}}[$__range]))"
-    f' / sum(increase(webpd_{step}_seconds_count{{{HOST}}}[$__range])), "step", "{step}", "", "")'
+    f' / (sum(increase(webpd_{step}_seconds_count{{{HOST}}}[$__range])) > 0), "step", "{step}", "", "")'
     for step in STEPS
 )
 
@@ -61,7 +61,11 @@ WORK = Row(
             [
                 Query(f"sum(instance:webpd_source_bytes:rate5m{{{HOST}}})", "originals"),
                 Query(f"sum(instance:webpd_saved_bytes:rate5m{{{HOST}}})", "saved"),
-                Query(f"avg(instance:webpd_saved_per_source_bytes:ratio_rate1h{{{HOST}}})", "share"),
+                Query(
+                    f"sum(rate(webpd_saved_bytes_total{{{HOST}}}[1h]))"
+                    f" / (sum(rate(webpd_source_bytes_total{{{HOST}}}[1h])) > 0)",
+                    "share",
+                ),
             ],
             8,
             colors={"originals": "blue", "saved": "green", "share": "text"},

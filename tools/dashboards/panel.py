@@ -59,8 +59,8 @@ class Panel:
 
     ``limits`` are values from which on a colour holds, upwards, and ``color`` is that below them; ``words`` say what
     values mean. ``colors`` and ``right`` (units, on an axis of their own at the right) are for series, by name;
-    ``columns`` are those of a table, one for each query: name, unit, and words. ``nothing`` is said where no series
-    comes.
+    ``columns`` are those of a table, one for each query: name, unit, and words. ``nothing`` is said, in ``color``,
+    where no series comes.
     """
 
     look: Callable[[], Look]

@@ -14,6 +14,8 @@ from webpd.cli.options import Config, Json, StateDir, interrupt_on_sigterm, sett
 from webpd.times import ago
 
 if TYPE_CHECKING:
+    from rich.console import Group
+
     from webpd.settings import Settings
 
 _INTERVAL = 2.0  # seconds between two looks of --watch
@@ -167,9 +169,27 @@ def _host_lines(told: Mapping[str, Any]) -> Iterator[str]:
         yield from _table(told["all_hosts"], {"all": "all hosts"})
 
 
+_STYLES = {"ok": "bold green", "degraded": "bold red", "silent": "bold red"}
+
+
+def _screen(told: Mapping[str, Any]) -> "Group":
+    """Return it for a terminal: what is wrong in full, however narrow it is, and the numbers cut rather than folded."""
+    from rich.console import Group
+    from rich.text import Text
+
+    first, *rest = _lines(told)
+    notes, numbers = rest[: len(told["notes"])], rest[len(told["notes"]) :]
+    now = f"{datetime.now().astimezone():%H:%M:%S}, every {_INTERVAL:g} s; Ctrl-C ends this"
+    return Group(
+        Text(first, _STYLES.get(told["service"], "bold yellow")),
+        *map(Text, notes),
+        Text("\n".join(numbers), no_wrap=True, overflow="ellipsis"),
+        Text(now, "dim"),
+    )
+
+
 def _watch(settings: "Settings", *, as_json: bool) -> None:
     from rich.live import Live
-    from rich.text import Text
 
     from webpd.cli.report import look
 
@@ -182,7 +202,7 @@ def _watch(settings: "Settings", *, as_json: bool) -> None:
                 time.sleep(_INTERVAL)
         with Live(auto_refresh=False) as live:
             while True:
-                live.update(Text(text(look(settings, time.time()))), refresh=True)
+                live.update(_screen(look(settings, time.time())), refresh=True)
                 time.sleep(_INTERVAL)
     except KeyboardInterrupt:
         return

@@ -84,8 +84,9 @@ def _sealed(seal: Seal) -> Iterator[Finding]:
     else:
         yield _TOPIC.warning(
             "codecs.landlock",
-            "the kernel has no Landlock: only the filter of system calls keeps them from files",
-            "Linux 5.13 or later with landlock among `cat /sys/kernel/security/lsm`; else boot with lsm=landlock,…",
+            "there is no Landlock for them: only the filter of system calls keeps them from files",
+            "Linux 5.13 or later with landlock among `cat /sys/kernel/security/lsm`; else boot with lsm=landlock,…; in "
+            "a container, allow landlock_create_ruleset() and landlock_restrict_self()",
         )
 
 

@@ -80,7 +80,7 @@ def _clock() -> Finding:
 def _systemd() -> Iterator[Finding]:
     if not os.path.isdir("/run/systemd/system"):
         return
-    command = ["systemctl", "show", _UNIT, "--property=LoadState,ActiveState,Result"]
+    command = ["systemctl", "show", _UNIT, "--property=LoadState,UnitFileState,ActiveState,SubState,Result"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)  # noqa: S603 - ours
     except (OSError, subprocess.SubprocessError) as error:
@@ -89,14 +89,20 @@ def _systemd() -> Iterator[Finding]:
         )
         return
     told = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
-    if told.get("LoadState") != "loaded":
-        return
+    if told.get("LoadState") not in {"loaded", "masked"}:
+        return  # installed in another way
     state = told.get("ActiveState")
-    if state == "failed":
+    if state == "failed" or told.get("SubState") == "auto-restart":
         yield _TOPIC.fault(
             "host.systemd",
-            f"{_UNIT} has failed ({told.get('Result')})",
+            f"{_UNIT} {'has failed' if state == 'failed' else 'ends again and again'} ({told.get('Result')})",
             f"`journalctl -u {_UNIT} -n 50` says why; then `systemctl restart {_UNIT}`",
+        )
+    elif told.get("UnitFileState") in {"disabled", "masked"}:
+        yield _TOPIC.warning(
+            "host.systemd",
+            f"{_UNIT} is {state}, but {told['UnitFileState']}: it does not start when the machine does",
+            f"`systemctl unmask {_UNIT} && systemctl enable {_UNIT}`",
         )
     else:
         yield _TOPIC.ok("host.systemd", f"{_UNIT} is {state}")

@@ -4,13 +4,14 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from webpd.doctor.finding import Finding, Topic
-from webpd.watch.mount import Mount, _commands_of, cache_time
+from webpd.watch.mount import Mount, cache_time, sshfs_commands
 
 _LONG_CACHE = 60.0  # seconds: NFS's own default, and longer than anybody waits for a picture to get smaller
 _ADVISED = "reconnect,ServerAliveInterval=15,ServerAliveCountMax=3,allow_other,default_permissions"
+_TABLE = "/etc/fstab"
 
 
 def look(topic: Topic, mount: Mount) -> Iterator[Finding]:
@@ -26,25 +27,48 @@ def look(topic: Topic, mount: Mount) -> Iterator[Finding]:
         yield topic.ok("mount.cache", f"what is there may be known {kept:g} s late")
 
 
-def remount(mount: Mount) -> str:
-    """Return the command by which the mount is put away and made again."""
+def remount(mount: Mount, options: str = "", *, hangs: bool = False) -> str:
+    """Return what puts the mount away and makes it again, with these options besides what it has.
+
+    Where it ``hangs``, whoever waits for it is freed: `umount -f` ends an NFS call, and the connection of FUSE.
+    """
     point = shlex.quote(mount.point)
-    if mount.kind == "fuse.sshfs":
-        source = shlex.quote(mount.source)
-        return f"`umount -l {point} && sshfs -o {_ADVISED} {source} {point}`"
-    return f"`umount -l {point} && mount {point}`"
+    away = f"umount {'-f ' if hangs else ''}-l {point}"
+    if mount.kind == "fuse.sshfs" and not _is_in_table(mount.point):
+        return f"`{away} && {shlex.join(['sshfs', *_arguments(mount), *(['-o', options] if options else [])])}`"
+    first = f"add {options} to its options in {_TABLE}, then " if options else ""
+    return f"{first}`{away} && mount {point}`"
+
+
+def _arguments(mount: Mount) -> Sequence[str]:
+    """Return what sshfs was given, but for staying in the foreground, or else what is advised."""
+    for arguments in _commands(mount):
+        return [argument for argument in arguments if argument != "-f"]
+    return ["-o", _ADVISED, mount.source, mount.point]
+
+
+def _commands(mount: Mount) -> list[list[str]]:
+    """Return the arguments of each sshfs that names the mount's folder: its source may be mounted elsewhere as well."""
+    return [arguments for arguments in sshfs_commands(mount) if mount.point in map(os.path.normpath, arguments)]
+
+
+def _is_in_table(point: str) -> bool:
+    try:
+        with open(_TABLE, encoding="utf-8", errors="surrogateescape") as file:
+            fields = [line.split() for line in file if not line.lstrip().startswith("#")]
+    except OSError:
+        return False
+    return any(os.path.normpath(field[1]) == point for field in fields if len(field) > 1)
 
 
 def _sshfs(topic: Topic, mount: Mount, kept: float) -> Iterator[Finding]:
-    commands = list(_commands_of(mount))
+    commands = _commands(mount) or list(sshfs_commands(mount))
     if not commands:
         yield topic.unknown(
             "mount.sshfs", "the command line of its sshfs can't be read", "run `webpd doctor` as root, or as who mounts"
         )
         return
-    # What is mounted from may be mounted elsewhere as well, in another way.
-    exact = [arguments for arguments in commands if mount.point in map(os.path.normpath, arguments)]
-    given = " ".join(",".join(arguments) for arguments in exact or commands)
+    given = " ".join(",".join(arguments) for arguments in commands)
     yield _reconnect(topic, mount, given)
     yield _server_alive(topic, mount, given)
     yield _cache(topic, mount, kept, "dcache_timeout", "dcache_timeout=20")
@@ -57,7 +81,7 @@ def _reconnect(topic: Topic, mount: Mount, given: str) -> Finding:
     return topic.warning(
         "mount.reconnect",
         "sshfs runs without `reconnect`: a lost connection leaves a dead mount, and all waits until somebody mounts it",
-        f"mount with -o reconnect: {remount(mount)}",
+        f"mount with -o reconnect: {remount(mount, 'reconnect')}",
     )
 
 
@@ -76,7 +100,7 @@ def _server_alive(topic: Topic, mount: Mount, given: str) -> Finding:
         "mount.server_alive",
         "ssh runs without ServerAliveInterval: when the link hangs, the kernel holds every process that touches the "
         "mount, even against SIGKILL, for ever",
-        f"mount with -o ServerAliveInterval=15: {remount(mount)}",
+        f"mount with -o ServerAliveInterval=15: {remount(mount, 'ServerAliveInterval=15,ServerAliveCountMax=3')}",
     )
 
 
@@ -117,14 +141,14 @@ def _others(topic: Topic, mount: Mount) -> Iterator[Finding]:
             "mounted without `allow_other`: no user but the one who mounted (not even root) sees what is in it, so the "
             "web server does not either",
             f"mount with -o allow_other,default_permissions (as another user than root that takes user_allow_other in "
-            f"/etc/fuse.conf): {remount(mount)}",
+            f"/etc/fuse.conf): {remount(mount, 'allow_other,default_permissions')}",
         )
     elif not checked:
         yield topic.warning(
             "mount.default_permissions",
             "mounted with `allow_other`, but without `default_permissions`: every user of this host may read and "
             "change all files, whatever their mode",
-            f"mount with -o default_permissions: {remount(mount)}",
+            f"mount with -o default_permissions: {remount(mount, 'default_permissions')}",
         )
     else:
         yield topic.ok("mount.allow_other", "other users get in as the modes of the files say")
@@ -156,7 +180,7 @@ def _cache(topic: Topic, mount: Mount, kept: float, option: str, advised: str) -
         "mount.cache",
         f"the mount answers from memory for {kept:g} s ({option}): new pictures are found that late, and settled ones "
         "are looked at again for that long",
-        f"mount with -o {advised}: {remount(mount)}",
+        f"mount with -o {advised}: {remount(mount, advised)}",
     )
 
 

@@ -36,17 +36,11 @@ def look(path: str, settings: Settings) -> Iterator[Finding]:
 def hung(path: str, detail: str) -> Finding:
     """Return what to say of a root whose mount does not answer."""
     mount = mount_at(path)
-    point = shlex.quote(mount.point)
-    if mount.kind == "fuse.sshfs":
-        end = f"`pkill -KILL -f 'sshfs.*{mount.point}'` ends what hangs; then {mounting.remount(mount)}"
-    elif mount.kind in {"nfs", "nfs4"}:
-        end = f"`umount -f -l {point} && mount {point}`"
-    else:
-        end = f"`dmesg | tail`, then {mounting.remount(mount)}"
     return Topic(path).fault(
         "root.answers",
         f"the {mount.kind} mounted at {mount.point} hangs: {detail}",
-        f"look at the link and the server; {end}",
+        f"look at the link and the server, and at `dmesg | tail`; {mounting.remount(mount, hangs=True)} frees whoever "
+        "waits, and mounts it again",
     )
 
 
@@ -84,7 +78,8 @@ def _missing(topic: Topic, error: OSError, name: str, point: str, mount: Mount) 
         case errno.ENOTDIR:
             cure = "name a folder by WEBPD_ROOTS; `webpd convert` takes single images"
         case errno.EACCES | errno.EPERM if mount.kind.startswith("fuse"):
-            cure = f"mount with -o allow_other: {mounting.remount(mount)}; or run webpd as the user who mounted"
+            again = mounting.remount(mount, "allow_other,default_permissions")
+            cure = f"mount with -o allow_other: {again}; or run webpd as the user who mounted"
         case errno.EACCES | errno.EPERM:
             cure = f"`namei -l {name}` shows where it ends; `setfacl -m u:{user}:rwX {name}`, or run webpd as its owner"
         case errno.ENOTCONN | errno.ESTALE | errno.EIO if not mount.local:

@@ -54,7 +54,7 @@ def _ask(settings: Settings) -> tuple[_Running | None, Finding]:
     path = os.path.join(state_dir(settings), client.SOCKET)
     pid: int | None = None
     with contextlib.suppress(OSError):
-        pid = _peer(path)
+        pid = _peer(path) or None  # 0: it lives in another PID name space, such as a container's
     places: list[tuple[str, http.client.HTTPConnection]] = [(printable(path), client.connect(path, _PATIENCE))]
     if (address := settings.health_address) is not None and address.port:
         places.append((str(address), http.client.HTTPConnection(*address, timeout=_PATIENCE)))

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from webpd.doctor.finding import Finding, Topic
 from webpd.errors import UsageError
@@ -92,7 +92,7 @@ def _by_hand(url: RedisUrl) -> str:
 async def _may_too_much(client: Redis) -> bool:
     try:
         await client.config_get("maxmemory")
-    except NoPermissionError:
+    except ResponseError:  # not permitted, or taken away by who hosts it
         return False
     return True
 

@@ -183,9 +183,12 @@ def _conditions(service: Standing, settings: Settings) -> Iterator[Condition]:
     if service.stopping.is_set():
         yield Condition("service", "stopping", State.DEGRADED, "stops, or begins anew", _WAIT, hinders=True)
     elif not service.keepers:
-        yield Condition("service", "starting", State.DEGRADED, "starts", _WAIT, hinders=True)
+        reason = "is starting: opens its database and asks the mounts"
+        yield Condition("service", "starting", State.DEGRADED, reason, _WAIT, hinders=True)
     else:
         yield Condition("service", "running", State.OK, "runs")
+    if not service.keepers:
+        return  # nothing is known of the other parts yet
     for keeper in service.keepers:
         yield _root(keeper, service.hosts(keeper.root))
     yield _codecs(service, settings.role)
@@ -249,7 +252,7 @@ def _codecs(service: Standing, role: str) -> Condition:
             "codecs", "codecs_failing", State.DOWN, reason, f"{cure} One more is tried within a minute.", hinders=True
         )
     if pool is None or not service.codecs_ready:
-        return Condition("codecs", "codecs_starting", State.DEGRADED, "start", _WAIT, hinders=True)
+        return Condition("codecs", "codecs_starting", State.DEGRADED, "are starting", _WAIT, hinders=True)
     return Condition("codecs", "codecs_ready", State.OK, f"{pool.running} processes")
 
 
@@ -267,7 +270,10 @@ def _ledger(ledger: SqliteLedger | None) -> Condition:
     if ledger is None:
         return Condition("ledger", "ledger_off", State.OFF, "the role work remembers nothing")
     if ledger.fault:
-        cure = "make room and make it writable: what is done meanwhile is forgotten, and looked at again"
+        cure = (
+            "make room in WEBPD_STATE_DIR and make it writable: images are converted all the same, and looked at again "
+            "later"
+        )
         return Condition("ledger", "ledger_fault", State.DEGRADED, ledger.fault, cure)
     if ledger.aside:
         reason = f"begun anew: a damaged one was set aside as {ledger.aside}, and its history is lost"

@@ -11,7 +11,7 @@ from webpd.service.hints import Hints
 from webpd.settings import Settings, state_dir
 from webpd.telemetry.metrics import Metrics
 from webpd.web.access import Access, access_of
-from webpd.web.app import Controlled, control_app, health_app, metrics_app
+from webpd.web.app import Controlled, Subject, control_app, health_app, metrics_app
 from webpd.web.client import SOCKET
 from webpd.web.hint import hint_routes
 from webpd.web.page import PageSubject, page_routes
@@ -22,30 +22,44 @@ _log = structlog.get_logger(__name__)
 
 @contextlib.asynccontextmanager
 async def served(
-    service: Controlled, page: PageSubject, hints: Hints, settings: Settings, metrics: Metrics, *, once: bool
+    service: Subject, page: PageSubject, hints: Hints, settings: Settings, metrics: Metrics, *, once: bool
 ) -> AsyncIterator[None]:
-    """Answer, and take hints, while the body runs; a single pass answers at the socket alone.
+    """Answer at the addresses, and take hints, while the body runs.
+
+    A single pass does neither: beside a service they are taken.
 
     Raises ``UnfitError`` where an address is not to be had.
     """
+    if once:
+        yield
+        return
+    access = access_of(settings)
     async with contextlib.AsyncExitStack() as servers:
-        if settings.role != "work":  # which remembers nothing, and has no folder
-            await servers.enter_async_context(
-                serving_unix(control_app(service), os.path.join(state_dir(settings), SOCKET))
-            )
-        if settings.role != "work" and settings.hint_socket is not None and not once:
+        if settings.role != "work" and settings.hint_socket is not None:
             hints.trouble = servers.enter_context(hearing(settings.hint_socket, hints.hear))
-        access = access_of(settings)
         routes = [*page_routes(page, access), *hint_routes(hints, access)]
         for variable, address, app in (
             ("WEBPD_HEALTH_ADDRESS", settings.health_address, health_app(service, routes)),
             ("WEBPD_METRICS_ADDRESS", settings.metrics_address, metrics_app(metrics.exposition)),
         ):
-            if address is not None and not once:  # beside a service that runs, its addresses are taken
+            if address is not None:
                 host, port = await servers.enter_async_context(serving(app, *address, variable))
                 _log.info("listening", variable=variable, address=f"{host}:{port}")
-        if access.exposed and not once:
+        if access.exposed:
             _warn(access)
+        yield
+
+
+@contextlib.asynccontextmanager
+async def controlled(service: Controlled, settings: Settings) -> AsyncIterator[None]:
+    """Take orders at the socket in the state folder while the body runs; the folder must be this process's already.
+
+    Raises ``UnfitError`` where the socket is not to be had.
+    """
+    if settings.role == "work":  # which remembers nothing, and has no folder
+        yield
+        return
+    async with serving_unix(control_app(service), os.path.join(state_dir(settings), SOCKET)):
         yield
 
 

@@ -112,6 +112,8 @@ class PageView:
     def remembered(self) -> Mapping[str, Any]:
         if self._settings.role == "work":
             return {"trouble": "no_history"}
+        if not self._service.keepers:  # it is starting: what is remembered may not be there yet, or be another's
+            return {}
         memory = self._memory()
         for keeper in self._service.keepers:
             if keeper.poller:
@@ -140,6 +142,8 @@ class PageView:
     async def retry(self, paths: Sequence[str]) -> int:
         if self._settings.role == "work":
             raise UnfitError("this host remembers no failures: ask the one that watches")
+        if not self._service.keepers:
+            raise UnfitError("the service is starting: try again in a moment")
         return await self._service.retry(paths)
 
     async def pause(self, seconds: float) -> bool:
@@ -212,9 +216,9 @@ def _parts(conditions: Conditions) -> Iterator[Mapping[str, Any]]:
     """Yield how each part is that is not off; the backlog has its own place on the page."""
     for one in conditions.now():
         if one.state is not State.OFF and one.part != "queue":
-            since, detail = round(conditions.since(one)), printable(one.reason)
             about = {"part": one.part, "subject": one.subject, "state": one.state, "how": one.key}
-            yield {**about, "since": since, "detail": "" if one.state is State.OK else detail}
+            reason, cure = ("", "") if one.state is State.OK else (printable(one.reason), printable(one.cure))
+            yield {**about, "since": round(conditions.since(one)), "reason": reason, "cure": cure}
 
 
 def _since(now: float) -> Iterator[tuple[str, float]]:

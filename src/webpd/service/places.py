@@ -4,11 +4,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import structlog
+
 from webpd.errors import UnfitError, UsageError
 from webpd.ledger.port import Ledger
 from webpd.settings import refuse_nested
 from webpd.watch.health import Health, MountProbe
 from webpd.watch.mount import Mount, mount_at, mount_of, mounts_below
+
+_log = structlog.get_logger(__name__)
 
 _ASKED = 1000
 
@@ -98,6 +102,19 @@ def remember(ledger: Ledger, places: Sequence[Place]) -> None:
     for place in places:
         if not place.waits:
             ledger.note_kind(place.path, f"{place.mount.kind} {place.mount.point}")
+
+
+def discover(paths: Sequence[str], ledger: Ledger | None) -> list[Place]:
+    """Return the roots as ``find`` does, remember what they are on, and log what may surprise."""
+    places = find(paths, ledger)
+    if ledger:
+        remember(ledger, places)
+    for place in places:
+        if place.waits:
+            _log.warning("mount is not there: waiting for it", root=place.path, kind=place.mount.kind)
+        elif place.path not in map(os.path.abspath, paths):
+            _log.info("a mount below a root is a root of its own", root=place.path, kind=place.mount.kind)
+    return places
 
 
 def _remembered(ledger: Ledger, path: str) -> Mount | None:

@@ -24,13 +24,13 @@ from webpd.redis.link import LinkState
 from webpd.redis.presence import Presence
 from webpd.service.commons import Commons
 from webpd.service.condition import Conditions
-from webpd.service.front import served
+from webpd.service.front import controlled, served
 from webpd.service.gauges import StandingGauges
 from webpd.service.hints import Hints
 from webpd.service.keeper import Keeper
 from webpd.service.notify import beat, notify
 from webpd.service.pageview import PageView
-from webpd.service.places import Place, find, remember
+from webpd.service.places import Place, discover, find
 from webpd.service.queues import Queues
 from webpd.service.shared import Finding, Shared, Working, fingerprint, host_name
 from webpd.settings import Settings, available_cores, database_of
@@ -120,22 +120,18 @@ class Service:
         """Run until told to stop; return the settings to go on with, None to end. Raises ``WebpdError``."""
         self._heed_signals()
         self.metrics.show(StandingGauges(self))
-        if self._settings.role != "work":
-            self._ledger = await asyncio.to_thread(SqliteLedger, database_of(self._settings))
         try:
-            places = await asyncio.to_thread(find, self._paths, self._ledger)
-            if self._ledger:
-                await asyncio.to_thread(remember, self._ledger, places)
-            for place in places:
-                if place.waits:
-                    _log.warning("mount is not there: waiting for it", root=place.path, kind=place.mount.kind)
-                elif place.path not in map(os.path.abspath, self._paths):
-                    _log.info("a mount below a root is a root of its own", root=place.path, kind=place.mount.kind)
-            self._queues = Queues(
-                self._settings, [place.path for place in places], self._commons.limit, self._concluded
-            )
+            Queues(self._settings, (), None, self._concluded)  # settings that can't be are refused before anything
+            # First of all else, so that who asks hears that it starts: a mount that hangs holds up what follows.
             async with served(self, self._page, self.hints, self._settings, self.metrics, once=self._once):
-                await self._live(places, self._queues)
+                if self._settings.role != "work":
+                    self._ledger = await asyncio.to_thread(SqliteLedger, database_of(self._settings))
+                places = await asyncio.to_thread(discover, self._paths, self._ledger)
+                self._queues = Queues(
+                    self._settings, [place.path for place in places], self._commons.limit, self._concluded
+                )
+                async with controlled(self, self._settings):
+                    await self._live(places, self._queues)
         finally:
             await self._commons.close()
             if self._ledger:

@@ -31,11 +31,9 @@ class LineWriter(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._lines.put_nowait(self.format(record))
+            self._lines.put_nowait(self._line(record))
         except queue.Full:
             self._lost += 1  # under the handler's lock
-        except Exception:
-            self.handleError(record)
 
     def close(self) -> None:
         """Write what waits, if that is soon done."""
@@ -45,6 +43,12 @@ class LineWriter(logging.Handler):
         with contextlib.suppress(queue.Full):  # then what waits is the last
             self._lines.put(_CLOSED, timeout=_LAST_WAIT)
         self._thread.join(max(0.0, give_up - time.monotonic()))
+
+    def _line(self, record: logging.LogRecord) -> str:
+        try:
+            return self.format(record)
+        except Exception as error:  # logging's own way would write to standard error from here
+            return f"a log line of {record.name} at {record.pathname}:{record.lineno} can't be written: {error!r}"
 
     def _write_all(self) -> None:
         while (line := self._lines.get()) is not _CLOSED:

@@ -99,8 +99,20 @@ def cache_time(mount: Mount) -> float:
     if mount.kind in {"cifs", "smb3"}:
         return _longest(mount.options, ("actimeo", "acregmax", "acdirmax"), _CIFS_CACHE)
     if mount.kind == "fuse.sshfs":
-        return max(map(_sshfs_cache_time, _commands_of(mount)), default=_SSHFS_CACHE + _FUSE_CACHE)
+        return max(map(_sshfs_cache_time, sshfs_commands(mount)), default=_SSHFS_CACHE + _FUSE_CACHE)
     return _SSHFS_CACHE
+
+
+def sshfs_commands(mount: Mount) -> Iterator[list[str]]:
+    """Yield the arguments of each sshfs process that may be the one behind the mount."""
+    for path in glob.iglob("/proc/[0-9]*/cmdline"):
+        try:
+            with open(path, "rb") as file:
+                program, *arguments = os.fsdecode(file.read().removesuffix(b"\0")).split("\0")
+        except OSError:
+            continue  # it has ended meanwhile
+        if "sshfs" in os.path.basename(program) and any(_names(argument, mount) for argument in arguments):
+            yield arguments
 
 
 def _entries() -> list[_Entry]:
@@ -156,18 +168,6 @@ def _longest(options: Sequence[str], names: Sequence[str], default: float) -> fl
     if names[0] == "actimeo" and "actimeo" in given:
         return float(given["actimeo"])
     return max(float(given.get(name, default)) for name in names)
-
-
-def _commands_of(mount: Mount) -> Iterator[list[str]]:
-    """Yield the command lines of sshfs processes that may be the one behind the mount."""
-    for path in glob.iglob("/proc/[0-9]*/cmdline"):
-        try:
-            with open(path, "rb") as file:
-                program, *arguments = os.fsdecode(file.read()).split("\0")
-        except OSError:
-            continue  # it has ended meanwhile
-        if "sshfs" in os.path.basename(program) and any(_names(argument, mount) for argument in arguments):
-            yield arguments
 
 
 def _names(argument: str, mount: Mount) -> bool:

@@ -10,6 +10,7 @@ import structlog
 
 from webpd.web.page.aside import Aside
 from webpd.web.page.subject import PageSubject
+from webpd.web.page.texts import Phrasebook
 
 _log = structlog.get_logger(__name__)
 
@@ -43,15 +44,18 @@ class Feed:
             await asyncio.wait([self._look], timeout=_PATIENCE)
         return {**self._subject.live(), **self._remembered}
 
-    async def events(self) -> AsyncIterator[bytes]:
+    async def events(self, phrasebook: Phrasebook) -> AsyncIterator[bytes]:
         """Yield server-sent events: each section at first, and then whenever it has changed, until the service stops.
 
-        The event's type is the section's name, its data JSON.
+        The event's type is the section's name, its data JSON. The parts are told in the language of the phrasebook.
         """
         sent: dict[str, str] = {}
         silent_since = time.monotonic()
         while True:
-            told = {name: json.dumps(value, ensure_ascii=True) for name, value in (await self.sections()).items()}
+            sections = await self.sections()
+            if "parts" in sections:
+                sections["parts"] = [_said(part, phrasebook) for part in sections["parts"]]
+            told = {name: json.dumps(value, ensure_ascii=True) for name, value in sections.items()}
             news = "".join(f"event: {name}\ndata: {text}\n\n" for name, text in told.items() if sent.get(name) != text)
             if not news and time.monotonic() - silent_since >= _SILENCE:
                 news = ": still here\n\n"
@@ -75,3 +79,10 @@ class Feed:
             self._remembered = {**self._remembered, "trouble": str(error)}
         now = time.monotonic()
         self._due = max(begun + 0.9 * _INTERVAL, now + _SHARE * (now - begun))
+
+
+def _said(part: Mapping[str, Any], phrasebook: Phrasebook) -> Mapping[str, Any]:
+    """Return the part with reason and cure as the phrasebook has them; ``in_english`` names those that it has not."""
+    said = {name: phrasebook.say(part[name]) for name in ("reason", "cure")}
+    known = {name: text for name, text in said.items() if text is not None}
+    return {**part, **known, "in_english": [name for name in said if name not in known]}

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import cast, get_args
 
 import jinja2
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -22,7 +23,7 @@ from webpd.web.page.aside import Aside
 from webpd.web.page.feed import Feed
 from webpd.web.page.pictures import Kind, NoPictureError, read_picture
 from webpd.web.page.subject import Leftovers, PageSubject
-from webpd.web.page.texts import LANGUAGES, language_for, texts
+from webpd.web.page.texts import LANGUAGES, language_for, phrasebook, texts
 
 _HERE = os.path.dirname(__file__)
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -57,6 +58,7 @@ class _Page:
         self._subject = subject
         self._access = access
         self._feed = Feed(subject)
+        self._phrasebooks = {lang: phrasebook(lang) for lang in LANGUAGES}
         self._watching = _Places(_MOST_WATCHING)
         self._sending = _Places(_MOST_SENDING)
         self._readers: dict[str, Aside] = {}
@@ -66,16 +68,16 @@ class _Page:
         self._static = {name: _read(os.path.join(static, name)) for name in sorted(os.listdir(static))}
         stamp = hashlib.sha256(b"".join(self._static.values())).hexdigest()[:12]
         loader = jinja2.FileSystemLoader(os.path.join(_HERE, "templates"))
-        template = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined).get_template(
-            "page.html"
-        )
+        environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+        environment.filters["commands"] = _commands
+        template = environment.get_template("page.html")
         self._shells = {
             lang: template.render(lang=lang, languages=LANGUAGES, t=texts(lang), stamp=stamp, **_grants(access))
             for lang in LANGUAGES
         }
 
     async def shell(self, request: Request) -> Response:
-        lang = language_for(request.query_params.get("lang", ""), request.headers.get("accept-language", ""))
+        lang = _language(request)
         headers = {"Content-Language": lang, "Vary": "Accept-Language"}
         return Response(self._shells[lang], media_type="text/html", headers=headers)
 
@@ -92,7 +94,7 @@ class _Page:
             return Response(media_type="text/event-stream")
         if not self._watching.take():
             return _busy()
-        return _Stream(self._feed.events(), self._watching)
+        return _Stream(self._feed.events(self._phrasebooks[_language(request)]), self._watching)
 
     async def picture(self, request: Request) -> Response:
         asked = _query(request)
@@ -209,6 +211,18 @@ def _busy() -> Response:
 def _grants(access: Access) -> Mapping[str, bool]:
     """Return what the page has to know of who may do what."""
     return {"exposed": access.exposed, "token": access.token is not None}
+
+
+def _commands(text: str) -> Markup:
+    """Return the text with what stands between backquotes marked as code."""
+    pieces = text.split("`")
+    return Markup().join(
+        Markup("<code>{}</code>").format(piece) if at % 2 else piece for at, piece in enumerate(pieces)
+    )
+
+
+def _language(request: Request) -> str:
+    return language_for(request.query_params.get("lang", ""), request.headers.get("accept-language", ""))
 
 
 def _query(request: Request) -> dict[str, str]:

@@ -14,7 +14,10 @@ class PageSubject(Protocol):
     """
 
     def live(self) -> Mapping[str, Any]:
-        """Return what is known without asking anybody, on the event loop."""
+        """Return what is known without asking anybody, on the event loop.
+
+        ``parts`` are told with ``reason`` and ``cure`` in English.
+        """
 
     def remembered(self) -> Mapping[str, Any]:
         """Return what has to be looked up; blocks, and is called in a thread.

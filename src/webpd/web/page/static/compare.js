@@ -22,7 +22,7 @@ export async function compare(image) {
     if (shown !== image.key) return false;
     stage.hidden = caption.hidden = true;
     note.hidden = false;
-    note.textContent = `${image.path}: ${t.no_picture} (${error.message})`;
+    note.textContent = `${image.path}: ${t[`no_picture_${error.status}`] ?? `${t.no_picture} (${error.message})`}`;
     return false;
   }
   if (shown !== image.key) {

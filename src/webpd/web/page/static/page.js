@@ -3,7 +3,7 @@
 import { bars, line } from "./charts.js";
 import { compare, forget, isShown } from "./compare.js";
 import { ask, follow, Refused, retry, token } from "./service.js";
-import { counted, duration, number, percent, showAgo, size, smaller, t, tick } from "./words.js";
+import { counted, duration, number, percent, showAgo, showSaid, size, smaller, t, tick } from "./words.js";
 
 const byId = (id) => document.getElementById(id);
 const set = (id, text) => {
@@ -59,8 +59,7 @@ function showParts(told) {
 function buildPart(part) {
   const item = make("li"), text = make("div");
   const more = make("span", "fine more");
-  more.append(make("time"), make("span", "detail"));
-  more.lastChild.lang = "en"; // the words of the log
+  more.append(make("time"), make("span", "reason"));
   text.append(make("span", "subject", subjectOf(part)), make("span", "how"), more);
   item.append(make("span", "dot"), text);
   item.firstChild.setAttribute("aria-hidden", "true");
@@ -69,10 +68,10 @@ function buildPart(part) {
 
 function fillPart(item, part) {
   item.dataset.is = part.state;
-  const [how, more, detail] = [".how", ".more", ".detail"].map((name) => item.querySelector(name));
+  const [how, more, reason] = [".how", ".more", ".reason"].map((name) => item.querySelector(name));
   how.textContent = ` – ${howOf(part)}`;
   more.hidden = part.state === "ok";
-  detail.textContent = part.detail ? ` · ${part.detail}` : "";
+  showSaid(reason, part, "reason");
   showAgo(item.querySelector("time"), part.since);
 }
 
@@ -93,7 +92,7 @@ function showVerdict() {
     return item;
   }, (item, part) => {
     item.querySelector(".what").textContent = `${subjectOf(part)}: ${howOf(part)}.`;
-    item.querySelector(".do").textContent = t[`do_${part.how}`] ?? "";
+    showSaid(item.querySelector(".do"), part, "cure");
   });
 }
 
@@ -136,15 +135,18 @@ function showRecent(images) {
   showOneUnasked(images);
 }
 
-const vain = new Set(); // conversions that are there no more
+const vain = new Set(); // conversions that could not be shown
 let showing = false;
+let picked = false; // by whoever looks
 
 /** Until something is compared, compare the newest that can be. */
 async function showOneUnasked(images) {
-  const image = images.find((each) => !vain.has(keyOf(each)));
-  if (!image || showing || !byId("stage").hidden) return;
+  if (showing) return;
   showing = true;
-  if (!(await choose({ ...image, key: keyOf(image) }))) vain.add(keyOf(image));
+  for (const image of images.map((each) => ({ ...each, key: keyOf(each) }))) {
+    if (picked || !byId("stage").hidden) break;
+    if (!vain.has(image.key) && !(await choose(image))) vain.add(image.key);
+  }
   showing = false;
 }
 
@@ -164,6 +166,7 @@ function buildRecent(image) {
   button.append(name, make("span", "gain", `−${percent(image.source - image.webp, image.source)}`));
   button.append(make("span", "sizes", `${size(image.source)} → ${size(image.webp)}`), make("time"));
   button.addEventListener("click", async () => {
+    picked = true;
     await choose(image);
     byId("figure").scrollIntoView({ block: "nearest" }); // on a phone it is above the list
   });

@@ -61,7 +61,7 @@ export function follow(on) {
 }
 
 async function read(controller, on) {
-  const answer = await ask("/events", { signal: controller.signal });
+  const answer = await ask(`/events?lang=${document.documentElement.lang}`, { signal: controller.signal });
   on.up();
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";

@@ -20,6 +20,22 @@ export function counted(key, value) {
   return forms[form === "one" ? 0 : forms.length === 2 ? 1 : FORMS.indexOf(form)];
 }
 
+/** What the service says of a part, as a sentence of its own; `in_english` marks what it says in no other language. */
+export function showSaid(element, part, name) {
+  const text = part[name];
+  if (element.dataset.said === text) return;
+  element.dataset.said = text;
+  element.lang = part.in_english.includes(name) ? "en" : lang;
+  const sentence = text && text[0].toUpperCase() + text.slice(1) + (/[.?!]$/.test(text) ? "" : ".");
+  element.replaceChildren(...sentence.split("`").map((piece, place) => (place % 2 ? code(piece) : piece)));
+}
+
+function code(text) {
+  const element = document.createElement("code");
+  element.textContent = text;
+  return element;
+}
+
 /** How much smaller, in words. */
 export const smaller = (source, webp) => t.saved_note.replace("{share}", percent(source - webp, source));
 
