@@ -8,7 +8,7 @@ declare -A packages=(
     [run]="python3 python3-venv libseccomp2"
     [sample]=""
     [check]=""
-    [test]="chromium fonts-dejavu-core webp libjpeg-turbo-progs imagemagick pngcrush libgs-common libvips42 libatomic1 procps mount faketime openssh-server sshfs fuse3 redis-server prometheus prometheus-alertmanager nginx rsync php-cli openssl"
+    [test]="chromium fonts-dejavu-core webp libjpeg-turbo-progs imagemagick pngcrush libgs-common libvips42 libatomic1 procps mount faketime openssh-server sshfs fuse3 redis-server prometheus prometheus-alertmanager nginx rsync php-cli openssl systemd systemd-container shellcheck man-db debootstrap"
     [bench]="webp nodejs npm findutils openssh-server sshfs fuse3 mount redis-server nginx wrk"
 )
 declare -A extras=([run]="" [sample]="sample" [check]="check,test,bench" [test]="test" [bench]="bench,cluster")

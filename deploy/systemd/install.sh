@@ -56,6 +56,12 @@ read_arguments() {
     [[ -z $source || ${#roots[@]} -eq 1 ]] || fail 2 "--sshfs wants exactly one --root: the folder to mount it at"
     refuse_odd_names
     ((EUID == 0)) || fail 3 "run this as root: sudo $0 …"
+    [[ $action == install ]] || return 0
+    [[ -e $settings ]] || ((${#roots[@]})) || fail 2 "which folder? --root FOLDER; see --help"
+    local root
+    for root in ${roots[@]+"${roots[@]}"}; do
+        [[ -n $source || -d $root ]] || fail 3 "--root $root: there is no such folder (is it mounted?)"
+    done
 }
 
 # --- what is ours -----------------------------------------------------------------------------------------------------------
@@ -158,7 +164,6 @@ write_settings() {
             option roots | grep -qxF -- "$root" || fail 2 "$settings is there and has no root $root: add it there first"
         done
     else
-        ((${#roots[@]})) || fail 2 "which folder? --root FOLDER; see --help"
         for root in "${roots[@]}"; do quoted+=("\"$root\""); done
         (IFS=,; cat >"$settings" <<END
 # Settings of webpd; \`webpd config\` prints all there are. After a change: systemctl reload webpd;

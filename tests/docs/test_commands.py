@@ -12,6 +12,11 @@ from tests.docs.clone import Clone, cloned
 from tests.docs.pages import CHECKOUT, RUN, commands
 
 TREE = "/var/www/cdn/upload/resize_cache"
+PHOTO = "/upload/resize_cache/iblock/451/240_320_1/photo.jpg"
+# Debian's systemd, nginx and the script in a machine of their own.
+INSTALL = (
+    "tests/deploy/test_install.py::test_the_service_runs_as_hardened_as_it_is_and_the_same_script_takes_it_all_away"
+)
 
 
 @dataclass(frozen=True)
@@ -50,13 +55,16 @@ WAYS: dict[str, Here | Forever | Elsewhere] = {
     "make run ONCE=1": Here(_nothing_wrong),
     f"make run DIR={TREE}": Forever(lambda one: _converted(one.path(TREE))),
     "make test": Elsewhere("tests"),  # whoever runs this test runs it
+    f"deploy/systemd/install.sh --root {TREE}": Elsewhere(INSTALL),
+    "nginx -t && systemctl reload nginx": Elsewhere(INSTALL),
+    f"webpd check https://cdn.example{PHOTO}": Elsewhere("tests/delivery/test_nginx.py"),
 }
 
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
     with cloned(tmp_path_factory.mktemp("clone")) as new:
-        lay_out(new.path(TREE))
+        lay_out(new.path(TREE), ("chelsea.png",))
         yield new
 
 

@@ -13,7 +13,7 @@ from types import ModuleType
 from webpd.convert import starts
 from webpd.ledger import database
 from webpd.redis import faults, link
-from webpd.service import condition, guard
+from webpd.service import condition, guard, hint_socket
 from webpd.watch import health
 from webpd.web.page import texts
 from webpd.web.page.texts import Phrasebook, phrasebook
@@ -33,6 +33,9 @@ NOT_SHOWN = {
     "begun anew: a damaged one was set aside as 7, and its history is lost",
     "check the disk (`dmesg`), and remove the one set aside",
     "WEBPD_REDIS_URL is not set",
+    "WEBPD_HINT_SOCKET is off",
+    "nginx can tell of images at 7",
+    "the role work leaves them to who watches",
     "the role 7 needs none",
     "the role watch leaves conversion to other hosts",
     "the role work remembers nothing",
@@ -80,6 +83,12 @@ def sentences(module: ModuleType, within: str = "") -> set[str]:
     return {text for text in found if re.search(r"[a-z]+ [a-z0-9]", text)}
 
 
+def raised(module: ModuleType) -> set[str]:
+    """Return what the errors of a module say."""
+    tree = ast.parse(inspect.getsource(module))
+    return {text for node in ast.walk(tree) if isinstance(node, ast.Raise) for text in literals(node, set())}
+
+
 def cut(text: str, at: str = ": ") -> list[str]:
     """Return reason and cure of a fault as ``service/condition.py`` tells them apart."""
     return [part for part in text.partition(at) if part not in {"", at}]
@@ -103,6 +112,10 @@ def all_said() -> Iterator[str]:
     yield from (reason, f"{cure} One more is tried within a minute.")
     yield from sentences(database, within="fault")
     yield f"{X}: can't be listed: {X}"
+    yield hint_socket._ELSE
+    for text in raised(hint_socket):
+        path, reason, cure = text.split(": ", 2)
+        yield from (f"{path}: {reason}", cure)
 
 
 def test_every_reason_and_every_cure_is_said_in_russian_too_and_nothing_that_is_never_said() -> None:
