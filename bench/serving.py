@@ -11,8 +11,8 @@
 - ``hung``: the same while that service is stopped (SIGSTOP);
 - ``away``: the same with no service.
 
-Without and with nginx' ``open_file_cache``; all write an access log. Told is the median over the rounds of the requests/s of
-one against those of the other in the same round.
+Without and with nginx' ``open_file_cache``; all write an access log. Told is the median over the rounds of the
+requests/s of one against those of the other in the same round.
 """
 
 import argparse
@@ -23,16 +23,21 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.pictures import lay_out
 from tests.conftest import WEBPD
 from tests.nginx.server import Nginx, printed
 from tests.service.driver import Service
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "out")
 CHROME = "image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8"
+DEBIAN = "sendfile on; tcp_nopush on; error_log stderr error;\n"
+"""What Debian's nginx.conf has."""
 CACHE = "open_file_cache max=2000 inactive=60s; open_file_cache_valid 30s; open_file_cache_errors on;\n"
 COMPARED = {
     "negotiated": ("plain", 0.95),
@@ -85,7 +90,7 @@ class Stage:
         socket = str(folder / "hint.sock")
         self.service = Service(folder / "service", missing, WEBPD_HINT_SOCKET=socket)
         files = f"location /plain/ {{ alias {www}/; expires 30d; }}\n"
-        self._servers = []
+        self._servers: list[Nginx] = []
         for hints in ("off", socket):
             http, server = printed(converted, missing, WEBPD_HINT_SOCKET=hints)
             server = server.replace(" if=$webpd_hint;", f" if=$webpd_hint;\n    access_log {folder}/nginx.log;")
@@ -154,14 +159,17 @@ def main() -> None:
     main = "" if asked.no_jit else "pcre_jit on;\n"
     lines = ["| | against | `open_file_cache` | median | quartiles | wanted |", "|---|---|---|--:|--:|--:|"]
     for cache in ("off", "on"):
-        with tempfile.TemporaryDirectory(prefix="webpd-serving-") as name:
-            with Stage(Path(name), asked.images, CACHE if cache == "on" else "", main) as stage:
-                for what, ratios in rounds(stage, asked).items():
-                    low, middle, high = statistics.quantiles(ratios, n=4)
-                    base, wanted = COMPARED[what]
-                    numbers = f"{middle:.3f} | {low:.3f}–{high:.3f} | {wanted}"
-                    lines.append(f"| {what} | {base} | {cache} | {numbers} |")
-                    print(lines[-1], file=sys.stderr, flush=True)
+        before = DEBIAN + (CACHE if cache == "on" else "")
+        with (
+            tempfile.TemporaryDirectory(prefix="webpd-serving-") as name,
+            Stage(Path(name), asked.images, before, main) as stage,
+        ):
+            for what, ratios in rounds(stage, asked).items():
+                low, middle, high = statistics.quantiles(ratios, n=4)
+                base, wanted = COMPARED[what]
+                numbers = f"{middle:.3f} | {low:.3f}–{high:.3f} | {wanted}"
+                lines.append(f"| {what} | {base} | {cache} | {numbers} |")
+                print(lines[-1], file=sys.stderr, flush=True)
     text = "\n".join(lines) + f"\n\nSidecars of {stage.bytes:,} bytes on average.\n"
     os.makedirs(OUT, exist_ok=True)
     with open(os.path.join(OUT, "serving.md"), "w", encoding="utf-8") as file:

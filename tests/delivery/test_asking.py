@@ -240,6 +240,19 @@ def test_what_a_server_sends_does_nothing_to_the_terminal() -> None:
     assert r"\x1b[2J HIT" in done.stdout
 
 
+def test_what_is_sent_instead_of_http_does_nothing_to_the_terminal_either() -> None:
+    with talking(b"\x1b]0;owned\x07 HTTP?\r\n") as port:
+        assert r"\x1b]0;owned\x07" in only_fault(port)
+
+
+def test_a_header_of_the_user_stands_for_that_of_the_browsers_and_may_have_any_letters() -> None:
+    with running(Site()) as site:
+        done = check("--json", "--header", "referer: https://shop.example/", "--header", "X-Key: ключ", site.url)
+    assert done.returncode == 0
+    assert {request.headers["referer"] for request in site.asked} == {"https://shop.example/"}
+    assert {request.headers["x-key"].encode("latin-1").decode() for request in site.asked} == {"ключ"}
+
+
 def test_it_ends_at_once_when_interrupted() -> None:
     asked = threading.Event()
     command = [*WEBPD, "check", "http://127.0.0.1/a.jpg"]

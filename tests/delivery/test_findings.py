@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 import webpd.delivery
 from tests.delivery.site import ORIGINAL, WEBP, Reply, Request, Site, running
 from tests.delivery.visit import bad, look, verdicts
-from webpd.delivery.answer import Kind, kind_of
+from webpd.delivery.answer import Answer, Kind, kind_of
+from webpd.delivery.client import Client, target_of
+from webpd.delivery.examination import examine
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -77,6 +79,14 @@ def grow(request: Request, reply: Reply) -> None:
     reply.body += b"x" * len(ORIGINAL)
 
 
+def empty(request: Request, reply: Reply) -> None:
+    reply.body = b""
+
+
+def limit(request: Request, reply: Reply) -> None:
+    reply.status, reply.body = 429, b"slower"
+
+
 def pack(request: Request, reply: Reply) -> None:
     reply.body = gzip.compress(reply.body)
     reply.headers["Content-Encoding"] = "gzip"
@@ -123,7 +133,8 @@ def two_dates(request: Request, reply: Reply) -> None:
 @pytest.mark.parametrize(
     ("site", "expected"),
     [
-        pytest.param(Site(describe=only(curl, forbid)), {"answer": "fault", "type": None}, id="one is refused"),
+        pytest.param(Site(describe=only(curl, forbid)), {"answer": "fault"}, id="one is refused"),
+        pytest.param(Site(describe=only(curl, empty)), {"answer": "fault"}, id="one is given nothing"),
         pytest.param(
             Site(describe=only(is_webp, change(Content_Type="image/jpeg"))), {"type": "warning"}, id="WebP called JPEG"
         ),
@@ -165,6 +176,14 @@ def two_dates(request: Request, reply: Reply) -> None:
         ),
         pytest.param(Site(describe=only(is_webp, grow)), {"saved": "warning"}, id="WebP is larger"),
         pytest.param(Site(describe=change(Cache_Control=None)), {"lifetime": "warning"}, id="no Cache-Control"),
+        pytest.param(
+            Site(describe=change(Cache_Control=None, Date=DATE, Expires=formatdate(1_700_000_000, usegmt=True))),
+            {},
+            id="Expires alone",
+        ),
+        pytest.param(
+            Site(describe=change(Cache_Control=None, Expires="0")), {"lifetime": "warning"}, id="expired for ever"
+        ),
         pytest.param(Site(describe=change(Cache_Control="no-store")), {"lifetime": "warning"}, id="never kept"),
         pytest.param(Site(describe=change(Last_Modified=DATE)), {"dates": "warning"}, id="one date for both"),
         pytest.param(Site(describe=date_then_glue), {"dates": "fault", "etags": "warning"}, id="a date and no ETag"),
@@ -178,6 +197,16 @@ def two_dates(request: Request, reply: Reply) -> None:
             {"ranges": "fault"},
             id="a part of the other picture",
         ),
+        pytest.param(
+            Site(describe=only(lambda request, _: "if-none-match" in request.headers, limit)),
+            {"unchanged": "fault"},
+            id="asking for news is refused",
+        ),
+        pytest.param(
+            Site(describe=only(lambda request, _: "range" in request.headers, limit)),
+            {"ranges": "fault"},
+            id="asking for a part is refused",
+        ),
         pytest.param(Site(describe=always_whole), {"unchanged": "warning"}, id="always whole"),
         pytest.param(
             Site(describe=only(lambda request, _: request.method == "HEAD", headless)),
@@ -187,10 +216,30 @@ def two_dates(request: Request, reply: Reply) -> None:
         pytest.param(Site(describe=only(is_webp, pack)), {"encoding": "warning"}, id="packed once more"),
     ],
 )
-def test_what_is_wrong_is_found_and_nothing_else_is_said(site: Site, expected: dict[str, str | None]) -> None:
+def test_what_is_wrong_is_found_and_nothing_else_is_said(site: Site, expected: dict[str, str]) -> None:
     with running(site):
         findings = look(site.url)
-    assert verdicts(bad(findings).values()) == {name: verdict for name, verdict in expected.items() if verdict}
+    assert verdicts(bad(findings).values()) == expected
+
+
+def test_of_those_who_were_refused_nothing_else_is_said() -> None:
+    site = Site()
+    site.describe = only(lambda *_: len(site.asked) > 1, limit)
+    with running(site):
+        findings = look(site.url)
+    assert bad(findings).keys() == {"delivery.answer"}
+    assert "status 429 for Safari 13" in findings["delivery.answer"].detail
+    assert not {"delivery.webp", "delivery.original"} & findings.keys()
+
+
+def test_who_ends_the_connection_is_told_by_what_question_it_was() -> None:
+    def hang_up(request: Request, reply: Reply) -> None:
+        raise ConnectionAbortedError
+
+    with running(Site(finish=only(lambda request, _: "range" in request.headers, hang_up))) as site:
+        *_, last = examine(Client(timeout=10), target_of(site.url))
+    assert (last.id, last.verdict) == ("delivery.answer", "fault")
+    assert "(asked by GET with Range" in last.detail
 
 
 # What the site gives is no image to compare
@@ -202,7 +251,8 @@ def test_what_is_wrong_is_found_and_nothing_else_is_said(site: Site, expected: d
         (forbid, "403"),
         (lambda _, reply: _give(reply, b"<html>", "text/html"), "html"),
         (lambda _, reply: _give(reply, b""), "empty"),
-        (lambda _, reply: _give(reply, b"GIF89a" + bytes(10)), "no JPEG or PNG"),
+        (lambda _, reply: _give(reply, b"GIF89a" + bytes(10)), "GIF instead of a JPEG or PNG"),
+        (lambda _, reply: _give(reply, b"<html>", "image/jpeg"), "bytes that are no image (Content-Type image/jpeg)"),
     ],
 )
 def test_what_is_no_image_is_said_once_with_what_came_instead(described: Change, word: str) -> None:
@@ -278,6 +328,34 @@ def test_an_original_out_of_a_cache_is_not_blamed_on_the_web_server() -> None:
     assert verdicts(bad(findings).values()) == {"webp": "warning"}
     assert "X-Cache: HIT" in findings["delivery.webp"].detail
     assert "--fresh" in findings["delivery.webp"].cure
+
+
+def test_a_cached_original_without_vary_may_be_older_than_the_configuration_of_the_web_server() -> None:
+    with running(Site(choose=lambda _: False, describe=change(X_Cache="HIT", Vary=None))) as site:
+        finding = look(site.url)["delivery.webp"]
+    assert finding.verdict == "fault"
+    assert "X-Cache: HIT" in finding.detail
+    assert "--via" in finding.cure
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kept"),
+    [
+        ("X-Cache", "TCP_HIT from a23-1.deploy.example (AkamaiGHost)", True),
+        ("X-Cache", "RefreshHit from cloudfront", True),
+        ("X-Cache", "MISS, HIT", True),
+        ("Cache-Status", "edge; hit", True),
+        ("CF-Cache-Status", "REVALIDATED", True),
+        ("X-Cache-Status", "STALE", True),
+        ("Age", "3", True),
+        ("Age", "0", False),
+        ("X-Cache", "TCP_MISS from a23-1.deploy.example (AkamaiGHost)", False),
+        ("CF-Cache-Status", "DYNAMIC", False),
+        ("X-Cache-Status", "EXPIRED", False),
+    ],
+)
+def test_what_comes_out_of_a_cache_is_known_by_the_words_of_each(name: str, value: str, kept: bool) -> None:
+    assert Answer("http://shop.example/a.jpg", (), 200, ((name, value),)).from_cache == kept
 
 
 @given(st.binary(max_size=40))

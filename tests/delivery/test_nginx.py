@@ -126,6 +126,16 @@ def test_behind_a_cache_that_honours_vary_nothing_is_amiss_and_what_it_says_is_t
     assert "X-Cache-Status: HIT" in again["delivery.between"].detail
 
 
+def test_a_proxy_that_packs_images_is_told_so_and_its_unpacked_parts_are_no_fault(shop: Shop, tmp_path: Path) -> None:
+    server = (
+        f"location / {{ proxy_pass {shop.nginx.url}; gzip on; gzip_proxied any; gzip_types image/jpeg image/webp; }}"
+    )
+    with Nginx(tmp_path, server=server) as packing:
+        findings = look(f"{packing.url}{PHOTO}")
+    assert verdicts(bad(findings).values()) == {"encoding": "warning"}
+    assert findings["delivery.ranges"].verdict == "ok"
+
+
 def test_a_cache_that_ignores_vary_is_found_once_it_has_webp(shop: Shop, tmp_path: Path) -> None:
     with cache(tmp_path, shop, "proxy_ignore_headers Vary;") as url:
         findings = look(url)

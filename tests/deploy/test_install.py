@@ -104,6 +104,8 @@ def test_the_service_runs_as_hardened_as_it_is_and_the_same_script_takes_it_all_
     assert "WEBPD_HINT_SOCKET" in machine.ask("man", "webpd")
     assert machine.run("systemd-analyze", "verify", "webpd.service") == Ended(0, "", "")
 
+    machine.ask("webpd", "status")
+    assert machine.run("webpd", "doctor").code == 0
     host.serve()
 
     # Once more, with another owner of the sidecars: no file comes or goes, and now it may give them away.

@@ -1,6 +1,5 @@
 """docs/cdn.md: a caching nginx with the lines of the page, before an nginx with the configuration that webpd prints."""
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path

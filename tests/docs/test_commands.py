@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tools.sample import lay_out
 
+from tests.conftest import write
 from tests.docs.clone import Clone, cloned
 from tests.docs.pages import CHECKOUT, RUN, commands
 
@@ -62,9 +62,9 @@ WAYS: dict[str, Here | Forever | Elsewhere] = {
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
+def one(tmp_path_factory: pytest.TempPathFactory, photograph: Callable[..., bytes]) -> Iterator[Clone]:
     with cloned(tmp_path_factory.mktemp("clone")) as new:
-        lay_out(new.path(TREE), ("chelsea.png",))
+        write(new.path(TREE) / "iblock" / "451" / "240_320_1" / "photo.jpg", photograph())
         yield new
 
 

@@ -1,16 +1,17 @@
 """The pages hold together: links lead somewhere, names exist, what is made from the code is as the code is."""
 
 import re
+from pathlib import Path
 
 import pytest
 import typer
 from tools import settings_doc
 
 from tests.docs.pages import CHECKOUT, anchors, commands, links, name_of, pages
-from webpd.cli import app
+from webpd.cli import cli
 from webpd.settings import PREFIX, Settings
 
-COMMANDS = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+COMMANDS = set(typer.main.get_command(cli).commands)  # type: ignore[attr-defined]
 # Variables that are no settings: where the file with these is, and what the files of deploy/ read themselves.
 OTHERS = {"WEBPD_CONFIG"}
 DEPLOYED = ("deploy/bitrix/*.php", ".env.example", "compose.yaml", "deploy/docker/*")
@@ -21,7 +22,7 @@ def variables(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("page", pages(), ids=name_of)
-def test_every_link_leads_to_a_file_and_a_heading_that_are_there(page) -> None:  # type: ignore[no-untyped-def]
+def test_every_link_leads_to_a_file_and_a_heading_that_are_there(page: Path) -> None:
     for link in links(page):
         if re.match(r"[a-z]+:", link):
             continue
@@ -32,7 +33,7 @@ def test_every_link_leads_to_a_file_and_a_heading_that_are_there(page) -> None: 
 
 
 @pytest.mark.parametrize("page", pages(), ids=name_of)
-def test_every_page_that_is_named_as_code_is_there(page) -> None:  # type: ignore[no-untyped-def]
+def test_every_page_that_is_named_as_code_is_there(page: Path) -> None:
     for name in re.findall(r"`((?:docs|deploy|bench|tools|tests|src)/[\w./-]+)`", page.read_text("utf-8")):
         assert (CHECKOUT / name).exists(), name
 
@@ -49,7 +50,7 @@ def test_settings_md_is_what_the_settings_make_of_it() -> None:
 
 
 @pytest.mark.parametrize("page", pages(), ids=name_of)
-def test_every_variable_that_a_page_names_is_a_setting(page) -> None:  # type: ignore[no-untyped-def]
+def test_every_variable_that_a_page_names_is_a_setting(page: Path) -> None:
     settings = {PREFIX + name.upper() for name in Settings.model_fields}
     deployed = {
         name
@@ -62,8 +63,8 @@ def test_every_variable_that_a_page_names_is_a_setting(page) -> None:  # type: i
 
 
 @pytest.mark.parametrize("page", pages(), ids=name_of)
-def test_every_command_that_a_page_names_is_there(page) -> None:  # type: ignore[no-untyped-def]
-    named = set(re.findall(r"(?:^|`|/)webpd ([a-z]+)\b", page.read_text("utf-8"), re.MULTILINE))
+def test_every_command_that_a_page_names_is_there(page: Path) -> None:
+    named = set(re.findall(r"(?:^ {4}|`|bin/|[#$] )webpd ([a-z]+)\b", page.read_text("utf-8"), re.MULTILINE))
     assert named <= COMMANDS
 
 

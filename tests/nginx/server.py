@@ -58,7 +58,7 @@ class Answer:
 
 
 class Nginx:
-    """A server whose ``http`` and ``server`` blocks, and the top, hold these parts besides the usual. As a context manager it runs.
+    """A server whose ``http`` and ``server`` blocks, and the top, hold these parts. As a context manager it runs.
 
     What it writes is below ``folder``: ``error.log``, ``access.log``; ``site`` is the server's own root, empty.
     """

@@ -126,7 +126,7 @@ class Answer:
         if self.kind is not Kind.OTHER:
             return self.kind.label
         if self.type.startswith("image/"):
-            return f"something that calls itself {self.type} and is no image"
+            return f"bytes that are no image (Content-Type {self.type})"
         return self.type or "something without Content-Type"
 
     @property

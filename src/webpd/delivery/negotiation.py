@@ -206,7 +206,7 @@ def _time(answer: Answer) -> str:
         return f"{_SHORT[seconds]} (Cache-Control: {answer.header('Cache-Control') or 'none'})"
     units = ((86_400, "days"), (3600, "hours"), (60, "minutes"))
     unit, name = next(((unit, name) for unit, name in units if seconds >= 2 * unit), (1, "s"))
-    return f"for {seconds / unit:,.3g} {name}"
+    return f"for {round(seconds / unit, 1):,g} {name}"
 
 
 def _between(topic: Topic, survey: Survey) -> Finding:

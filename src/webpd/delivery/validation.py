@@ -102,7 +102,9 @@ def _unchanged(topic: Topic, asking: _Asking, webp: Asked | None, original: Aske
     odd = [answer for answer in answers if answer.status not in {200, 304}]
     if odd:
         yield topic.fault(
-            "delivery.unchanged", f"{odd[0].what} for who has the picture and asks for news of it", REFUSED
+            "delivery.unchanged",
+            f"{odd[0].what} for browsers that ask whether what they have is still right (If-None-Match)",
+            REFUSED,
         )
     elif any(answer.status != 304 for answer in answers):
         yield topic.warning(
@@ -135,7 +137,7 @@ def _ranges(topic: Topic, asking: _Asking, webp: Asked | None, original: Asked) 
     if part.status == 200:
         return topic.ok("delivery.ranges", "no ranges: a download that broke off begins again")
     if part.status != 206:
-        return topic.fault("delivery.ranges", f"{part.what} for who asks for a part", REFUSED)
+        return topic.fault("delivery.ranges", f"{part.what} for browsers that ask for a part (Range)", REFUSED)
     if _packed(whole):  # parts were asked for unpacked
         whole = asking.ask(browser, Accept_Encoding="identity")
     length = min(_PART, whole.size)
@@ -149,17 +151,18 @@ def _ranges(topic: Topic, asking: _Asking, webp: Asked | None, original: Asked) 
         return topic.fault(
             "delivery.ranges",
             f"the first {_PART} bytes come wrong: {part.size:,} bytes, {part.type or 'no type'}, Content-Range "
-            f" {part.header('Content-Range') or '(none)'}",
+            f"{part.header('Content-Range') or '(none)'}",
             "let the web server give ranges of the file that it would send whole, and a cache keep parts by Accept too",
         )
-    if webp is not None and _differ(whole, original.answer):
-        glued = asking.ask(browser, Range="bytes=1-", If_Range=original.answer.etag)
-        if glued.status == 206:
-            return topic.fault(
-                "delivery.ranges",
-                "who has the beginning of the original is given the rest of WebP (If-Range by ETag): a broken picture",
-                "let the web server, and what stands between, compare If-Range with the ETag of what they would send",
-            )
+    if webp is None or not _differ(whole, original.answer):
+        return topic.ok("delivery.ranges", "parts come right")
+    glued = asking.ask(browser, Range="bytes=1-", If_Range=original.answer.etag)
+    if glued.status == 206:
+        return topic.fault(
+            "delivery.ranges",
+            "who has the beginning of the original is given the rest of WebP (If-Range by ETag): a broken picture",
+            "let the web server, and what stands between, compare If-Range with the ETag of what they would send",
+        )
     return topic.ok("delivery.ranges", "parts come right, and only to who has the beginning of the same picture")
 
 
