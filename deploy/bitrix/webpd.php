@@ -12,8 +12,9 @@
  * address of that name: looking it up could take seconds.
  *
  * What can be relied on: a page loses no more than WebpdHint::BUDGET seconds to this file, whatever becomes of webpd or
- * of the network; it prints nothing, and no warning or exception of it ever reaches the page. A hint that is lost is
- * only late, since webpd finds what changed by itself. docs/bitrix.md tells more. PHP 7.4 and later.
+ * of the network (what runs for longer than WebpdHint::SPAN seconds, such as an import: so much in each of them); it
+ * prints nothing, and no warning or exception of it ever reaches the page. A hint that is lost is only late, since webpd
+ * finds what changed by itself. docs/bitrix.md tells more. PHP 7.4 and later.
  */
 
 if (!class_exists('WebpdHint', false)) {
@@ -21,6 +22,8 @@ if (!class_exists('WebpdHint', false)) {
     {
         /** Seconds that one page may lose to webpd in all: 100 ms, less what a busy processor is late. */
         public const BUDGET = 0.08;
+        /** Seconds after which an import, or agents run by cron, send what there is, and have the budget anew. */
+        public const SPAN = 10;
 
         /** Most paths, and bytes of their JSON, in one hint. webpd takes 1,000 paths and 65,536 bytes. */
         private const MOST = 500;
@@ -30,7 +33,9 @@ if (!class_exists('WebpdHint', false)) {
         private static $paths = [];
         /** @var int Bytes of that JSON. */
         private static $bytes = 0;
-        /** @var float Seconds that this page may still lose. */
+        /** @var int When the present span began, as hrtime() has it. */
+        private static $since = 0;
+        /** @var float Seconds that may still be lost in it. */
         private static $left = self::BUDGET;
         /** @var bool Whether what is noted will be sent when the page ends. */
         private static $awaitsEnd = false;
@@ -41,6 +46,7 @@ if (!class_exists('WebpdHint', false)) {
             if (self::setting('WEBPD_HINT_URL') === '') {
                 return;
             }
+            self::$since = hrtime(true);
             $handlers = [
                 'OnAfterResizeImage' => [__CLASS__, 'onAfterResizeImage'],
                 'OnPhysicalFileDelete' => [__CLASS__, 'onPhysicalFileDelete'],
@@ -130,13 +136,14 @@ if (!class_exists('WebpdHint', false)) {
 
         private static function note(string $path): void
         {
-            // Thumbnails alone, and none that lies in a cloud. Names with control characters are left to be found.
+            // Thumbnails alone, and none that lies in a cloud.
             $wanted = preg_match('#^/[^/].*/resize_cache/.+\.(?:jpe?g|png)$#Dis', $path);
-            if (!$wanted || preg_match('/[\x00-\x1f]/', $path) || isset(self::$paths[$path])) {
+            if (!$wanted || isset(self::$paths[$path])) {
                 return;
             }
             $json = self::json($path);
-            if (count(self::$paths) >= self::MOST || self::$bytes + strlen($json) >= self::LONGEST) {
+            $full = count(self::$paths) >= self::MOST || self::$bytes + strlen($json) >= self::LONGEST;
+            if ($full || self::isLate()) {
                 self::send();
             }
             self::$paths[$path] = $json;
@@ -147,23 +154,46 @@ if (!class_exists('WebpdHint', false)) {
             }
         }
 
-        /** Return the path as JSON, whatever its charset: json_encode() takes nothing but UTF-8. */
+        private static function isLate(): bool
+        {
+            return hrtime(true) - self::$since > self::SPAN * 1000000000;
+        }
+
+        /**
+         * Return the path as JSON that is ASCII alone: with mbstring.func_overload, as PHP 7 may have it for Bitrix,
+         * strlen() and substr() count characters.
+         */
         private static function json(string $path): string
         {
-            return '"' . addcslashes($path, '"\\') . '"';
+            $json = json_encode($path, JSON_UNESCAPED_SLASHES);
+            if ($json !== false) {
+                return $json;
+            }
+            // Not UTF-8: webpd takes other bytes as the code points from U+DC80 on.
+            $escaped = preg_replace_callback('/[^ !#-[\]-~]/', static function (array $found): string {
+                $byte = ord($found[0]);
+                return sprintf('\u%04x', $byte < 0x80 ? $byte : 0xdc00 + $byte);
+            }, $path);
+            return "\"$escaped\"";
         }
 
         private static function send(): void
         {
+            $start = hrtime(true);
+            if (self::isLate()) {
+                self::$since = $start;
+                self::$left = self::BUDGET;
+            }
             $paths = self::$paths;
             self::$paths = [];
             self::$bytes = 0;
             if (!$paths || self::$left <= 0) {
                 return;
             }
-            $start = hrtime(true);
             try {
                 self::ask($paths, self::$left, false);
+            } catch (\RuntimeException $error) {
+                // webpd finds them by itself.
             } finally {
                 self::$left -= (hrtime(true) - $start) / 1e9;
             }

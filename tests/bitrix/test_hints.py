@@ -1,7 +1,9 @@
 """The file for Bitrix' init.php under real PHP: what it tells, what it costs, and that a page never notices it."""
 
+import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -181,19 +183,107 @@ def test_an_import_of_thousands_sends_hints_that_the_service_takes(shop: Shop, s
     assert len(server.hints) > 2  # each of them was within the limits, or the server had not taken it
 
 
-def test_names_of_any_charset_arrive_and_those_with_control_characters_are_left_to_polling(
-    shop: Shop, server: HintServer
-) -> None:
-    code = (
-        f"define('WEBPD_HINT_URL','{url_of(server.server_port)}');define('WEBPD_TOKEN','{TOKEN}');"
-        f"require '{HERE}/bitrix.php';require '{HANDLER}';$none=null;"
-        r"foreach([chr(192).'.jpg','new'.chr(10).'line.jpg'] as $name){$path='/upload/resize_cache/a/1_1_1/'.$name;"
-        r"foreach(GetModuleEvents('main','OnAfterResizeImage') as $event)"
-        r"ExecuteModuleEventEx($event,[[],[],&$none,&$path,&$none,&$none]);}"
-    )
-    done = subprocess.run(("php", "-n", "-r", code), capture_output=True, text=True, check=False)
+TELL = r"""
+function tell(string $path): void
+{
+    $none = null;
+    foreach (GetModuleEvents('main', 'OnAfterResizeImage') as $event) {
+        ExecuteModuleEventEx($event, [[], [], &$none, &$path, &$none, &$none]);
+    }
+}
+"""
+"""What Bitrix does once the thumbnail of that path is made."""
+
+LATER = """
+function later(): void
+{
+    $since = new ReflectionProperty('WebpdHint', 'since');
+    $since->setAccessible(true);
+    $since->setValue(null, $since->getValue() - (WebpdHint::SPAN + 1) * 1000000000);
+}
+"""
+"""Lets a span of time pass, without waiting for it."""
+
+
+def php(code: str, port: int, handler: Path = HANDLER) -> None:
+    """Run the code as a page, or as agents of cron, of a site with the handler. Fails where PHP says anything."""
+    define = f"define('WEBPD_HINT_URL', '{url_of(port)}'); define('WEBPD_TOKEN', '{TOKEN}');"
+    whole = f"{define} require '{HERE}/bitrix.php'; require '{handler}'; {TELL} {LATER} {code}"
+    command = ("php", "-n", "-d", "extension=iconv", "-r", whole)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert server.paths == [os.fsdecode(b"/upload/resize_cache/a/1_1_1/\xc0.jpg")]
+
+
+def test_names_of_any_bytes_arrive(server: HintServer) -> None:
+    code = r"""
+        foreach (["\xc0.jpg", "new\nline.jpg", "\xff\n\"\\.jpg"] as $name) tell("/upload/resize_cache/a/1_1_1/$name");
+    """
+    php(code, server.server_port)
+    names = [b"\xc0.jpg", b"new\nline.jpg", b'\xff\n"\\.jpg']
+    assert server.paths == [os.fsdecode(b"/upload/resize_cache/a/1_1_1/" + name) for name in names]
+
+
+def test_a_site_in_cp1251_tells_the_names_that_the_files_have(tmp_path: Path, server: HintServer) -> None:
+    """There names are cp1251 in the database and for PHP, and UTF-8 in the file system, as Bitrix converts them."""
+    folder = "/upload/resize_cache/iblock/фото/1_1_1"
+    made, deleted = f"{folder}/новая.jpg", f"{folder}/старая.jpg"
+    write(tmp_path / f"{deleted[1:]}.webp", b"sidecar")
+    code = f"""
+        class CBXVirtualIo
+        {{
+            static function GetInstance() {{ return new self; }}
+            function GetPhysicalName($name) {{ return iconv('CP1251', 'UTF-8', $name); }}
+        }}
+        $_SERVER['DOCUMENT_ROOT'] = '{tmp_path}';
+        $site = function ($text) {{ return iconv('UTF-8', 'CP1251', $text); }};
+        tell($site('{made}'));
+        $file = ['SUBDIR' => $site('iblock/фото'), 'FILE_NAME' => $site('старая.jpg')];
+        foreach (GetModuleEvents('main', 'OnPhysicalFileDelete') as $event) ExecuteModuleEventEx($event, [$file]);
+    """
+    php(code, server.server_port)
+    assert server.paths == [made, deleted]
+
+
+def test_names_arrive_where_php_counts_characters_for_bytes(tmp_path: Path, server: HintServer) -> None:
+    """As PHP 7 does with mbstring.func_overload=2, which Bitrix asked for until 2020: it exchanges these functions."""
+    exchanged = re.sub(r"\b(strlen|substr|strpos)\(", r"mb_\1(", HANDLER.read_text("utf-8"))
+    handler = write(tmp_path / "webpd.php", exchanged.encode())
+    code = """
+        function characters($text) { return preg_split('//u', $text, -1, PREG_SPLIT_NO_EMPTY); }
+        function mb_strlen($text) { return count(characters($text)); }
+        function mb_substr($text, $from) { return implode('', array_slice(characters($text), $from)); }
+        function mb_strpos($text, $part) { return strpos($text, $part); }
+        tell('/upload/resize_cache/iblock/фото/1_1_1/кошка.jpg');
+    """
+    php(code, server.server_port, handler)
+    assert server.paths == ["/upload/resize_cache/iblock/фото/1_1_1/кошка.jpg"]
+
+
+def test_what_runs_for_long_sends_hints_all_along(server: HintServer) -> None:
+    php(
+        "foreach (['a', 'b', 'c'] as $name) { tell(\"/upload/resize_cache/a/1_1_1/$name.jpg\"); later(); }",
+        server.server_port,
+    )
+    folder = "/upload/resize_cache/a/1_1_1"
+    assert server.hints == [[f"{folder}/a.jpg"], [f"{folder}/b.jpg"], [f"{folder}/c.jpg"]]
+
+
+def test_what_runs_for_long_has_its_budget_for_each_span_of_time(tmp_path: Path) -> None:
+    code = """
+        foreach ([1, 2] as $span) {
+            foreach (range(1, 1200) as $number) tell("/upload/resize_cache/a/1_1_1/$span-$number.jpg");
+            later();
+        }
+    """
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as listener:
+        php(code, listener.getsockname()[1])
+        listener.setblocking(False)
+        calls = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                listener.accept()[0].close()
+                calls += 1
+    assert calls == 3  # in each span, the last of which is the end
 
 
 def test_where_only_the_new_events_of_bitrix_are_there_they_are_used(server: HintServer) -> None:
@@ -322,18 +412,8 @@ def test_a_service_that_was_stopped_in_the_midst_costs_a_page_no_more_than_its_b
 def certificate(tmp_path: Path) -> Path:
     """A key, and a certificate of its own for cdn.example.test, in one file."""
     file = tmp_path / "certificate.pem"
-    key = (
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-noenc",
-        "-days",
-        "2",
-    )
+    kind = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc")
+    key = ("openssl", "req", "-x509", *kind, "-days", "2")
     subject = ("-subj", "/CN=cdn.example.test", "-addext", "subjectAltName=DNS:cdn.example.test")
     subprocess.run((*key, *subject, "-keyout", str(file), "-out", f"{file}.crt"), check=True, capture_output=True)
     write(file, file.read_bytes() + Path(f"{file}.crt").read_bytes())

@@ -143,6 +143,11 @@ def two_dates(request: Request, reply: Reply) -> None:
             {"type": "fault"},
             id="WebP called bytes",
         ),
+        pytest.param(
+            Site(describe=only(is_original, change(Content_Type="image/png"))),
+            {"type": "warning"},
+            id="JPEG called PNG",
+        ),
         pytest.param(Site(choose=lambda _: True), {"original": "fault"}, id="WebP for all"),
         pytest.param(
             Site(choose=lambda request: "webp" in request.headers.get("accept", "")), {"original": "warning"}, id="q=0"

@@ -52,6 +52,7 @@ class Clone:
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == "ready\n"
         _clone(self.checkout)
+        self.run('ln -s "$PWD/.venv/bin/webpd" /usr/local/bin/webpd')  # where the script puts the program
 
     def run(self, command: str, **environment: str) -> str:
         """Run the command in the checkout; return what it said. It must succeed."""
@@ -92,9 +93,7 @@ class Clone:
         return Path(f"/proc/{self._holder.pid}/root{absolute}")
 
     def close(self) -> None:
-        assert self._holder.stdin is not None
-        self._holder.stdin.close()
-        self._holder.wait()
+        self._holder.communicate()  # its input ends, and so does it
 
     def _inside(self, command: str) -> list[str]:
         enter = ["nsenter", "--target", str(self._holder.pid), "--mount", "--net", f"--wd={self.checkout}"]

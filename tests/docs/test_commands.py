@@ -17,13 +17,16 @@ PHOTO = "/upload/resize_cache/iblock/451/240_320_1/photo.jpg"
 INSTALL = (
     "tests/deploy/test_install.py::test_the_service_runs_as_hardened_as_it_is_and_the_same_script_takes_it_all_away"
 )
+# The program in an environment of its own, without the network for its dependencies.
+WHEEL = "tests/deploy/test_wheel.py::test_an_installed_wheel_converts_and_runs_by_itself"
 
 
 @dataclass(frozen=True)
 class Here:
-    """It is run here and must succeed, and what follows must hold then."""
+    """It is run here and must succeed, after what must have been done before; then ``holds`` must hold."""
 
     holds: Callable[[Clone, str], None] = lambda _clone, _said: None
+    before: str = ":"
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,10 @@ def _nothing_wrong(_one: Clone, said: str) -> None:
     assert "nothing is wrong" in said
 
 
+def _foreign_alone_is_left(one: Clone, _said: str) -> None:
+    assert [path.name for path in one.path(TREE).rglob("*.webp")] == ["foreign.jpg.webp"]
+
+
 WAYS: dict[str, Here | Forever | Elsewhere] = {
     "make run": Forever(lambda one: _converted(one.checkout / "sample")),
     "make run ONCE=1": Here(_nothing_wrong),
@@ -58,6 +65,17 @@ WAYS: dict[str, Here | Forever | Elsewhere] = {
     f"deploy/systemd/install.sh --root {TREE}": Elsewhere(INSTALL),
     "nginx -t && systemctl reload nginx": Elsewhere(INSTALL),
     f"webpd check https://cdn.example{PHOTO}": Elsewhere("tests/delivery/test_nginx.py"),
+    "webpd status": Here(before=f"webpd run --once {TREE}"),
+    "webpd doctor": Here(),
+    "deploy/systemd/install.sh": Elsewhere(INSTALL),
+    "python3 -m venv /opt/webpd": Elsewhere(WHEEL),
+    "/opt/webpd/bin/pip install .": Elsewhere(WHEEL),
+    f"/opt/webpd/bin/webpd convert {TREE}": Elsewhere(WHEEL),
+    "deploy/systemd/install.sh --remove": Elsewhere(INSTALL),
+    f"find {TREE} -type f -iregex '.*\\.\\(jpe?g\\|png\\)\\.webp' -exec sh -c "
+    "'tail -c 40 \"$1\" | head -c 4 | grep -qaF WPDS' sh {} \\; -delete": Here(
+        _foreign_alone_is_left, before=f"echo RIFF >{TREE}/foreign.jpg.webp"
+    ),
 }
 
 
@@ -88,7 +106,8 @@ def test_the_commands_do_what_they_are_said_to_do(one: Clone) -> None:
     for page in (page for page in RUN if not page.endswith(".ru.md")):
         for command in commands(page):
             match WAYS[command]:
-                case Here(holds):
+                case Here(holds, before):
+                    one.run(before)
                     holds(one, one.run(command))
                 case Forever(until):
                     one.run_until(command, lambda until=until: until(one))  # type: ignore[misc]

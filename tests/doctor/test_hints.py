@@ -1,7 +1,6 @@
 """What the doctor says of the socket at which nginx gives hints."""
 
 import json
-import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -29,9 +28,9 @@ def test_a_socket_that_is_there_or_can_be_made_is_well(tmp_path: Path) -> None:
 def test_what_is_in_the_way_is_named_with_its_cure(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     kept.write_bytes(b"somebody's")
-    os.chmod(kept, 0)
     open_to_all(tmp_path)
-    told = as_nobody(lambda: json.loads(json.dumps({"no": look(tmp_path / "run/hint.sock"), "kept": look(kept)})))
+    told = as_nobody(lambda: json.loads(json.dumps({"no": look(tmp_path / "run/hint.sock")})))
+    told["kept"] = look(kept)  # by whoever may write to it
     assert told["no"]["hints.socket"]["verdict"] == told["kept"]["hints.socket"]["verdict"] == "warning"
     assert f"install -d -m 755 -o www-data {tmp_path / 'run'}" in told["no"]["hints.socket"]["cure"]
     assert f"ls -l {kept}" in told["kept"]["hints.socket"]["cure"]

@@ -1,10 +1,12 @@
 """What nginx's datagrams say, which files a hint means, and when an image that was not there is looked at again."""
 
+import asyncio
 import os
 import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,10 +15,12 @@ from hypothesis import strategies as st
 from tests.lab import wait_for
 from webpd.errors import UnfitError
 from webpd.reconcile.glance import Seen
-from webpd.service import hinted as hinted_module
+from webpd.service import hints as hints_module
+from webpd.service import root_hints
+from webpd.service.front import served
 from webpd.service.hint_socket import open_socket, path_in
-from webpd.service.hinted import Hinted, Source
 from webpd.service.hints import Hints
+from webpd.service.root_hints import RootHints, Source
 from webpd.settings import load
 from webpd.telemetry.metrics import Metrics
 
@@ -62,6 +66,8 @@ def test_a_socket_replaces_one_that_nobody_has_and_nothing_else(tmp_path: Path) 
     with pytest.raises(UnfitError, match="no socket: remove it, "):
         open_socket(str(path))
     assert path.read_bytes() == b"somebody's"
+    with pytest.raises(UnfitError, match=r"can't listen there .*WEBPD_HINT_SOCKET"):
+        open_socket(str(path / "hint.sock"))  # below a file
     path.unlink()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
         other.bind(str(path))
@@ -79,7 +85,7 @@ class Desk:
     def __init__(self, root: str, taken: list[str]) -> None:
         self.root = root
         self.poller = self
-        self.hinted = self
+        self.hints = self
         self._taken = taken
 
     def take(self, path: str, _: Source) -> bool:
@@ -108,6 +114,8 @@ A, B = "/var/www/a/upload/resize_cache", "/var/www/b/upload/resize_cache"
         (f"{A}/mount/y.jpg", (A, f"{A}/mount"), [f"{A}/mount/y.jpg"]),
         ("/upload/resize_cache2/y.jpg", (A,), []),
         (f"{A}2/y.jpg", (A,), []),
+        (f"{A}/\udcc3\udcbc.jpg", (A,), [f"{A}/ü.jpg"]),  # JSON may write the bytes one by one
+        (f"{A}/\udcd4.jpg", (A,), [f"{A}/\udcd4.jpg"]),
     ],
 )
 def test_a_path_means_each_file_that_it_may_lead_to(path: str, roots: tuple[str, ...], files: list[str]) -> None:
@@ -120,6 +128,22 @@ def test_the_inner_root_is_told_of_what_is_in_it() -> None:
     hints.begin([Desk(root, files) for root, files in heard.items()])  # type: ignore[misc]
     hints.hint(["/upload/resize_cache/mount/y.jpg", "/upload/resize_cache/z.jpg"])
     assert heard == {A: [f"{A}/z.jpg"], f"{A}/mount": [f"{A}/mount/y.jpg"]}
+
+
+def test_a_path_that_nginx_told_of_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hints_module, "_MOST_RECENT", 2)
+    found: list[str] = []
+    hints = Hints(load({}, {}).settings, Metrics())
+    hints.begin([Desk(A, found)])  # type: ignore[list-item]
+
+    async def hear(*names: str) -> None:
+        for name in names:
+            hints.hear(f"{A}/{name}.jpg")
+
+    asyncio.run(hear("a", "a", "b", "a"))
+    assert found == [f"{A}/a.jpg", f"{A}/b.jpg"]
+    asyncio.run(hear("c", "a"))  # more than are kept in mind
+    assert found[2:] == [f"{A}/c.jpg", f"{A}/a.jpg"]
 
 
 def test_while_the_service_starts_hints_are_dropped() -> None:
@@ -151,23 +175,34 @@ class Eye:
 
     def __init__(self, clock: Clock) -> None:
         self.sees = Seen.ABSENT
+        self.knows = False
+        self.fails: Exception | None = None
         self.looks: list[float] = []
         self.folders: list[str] = []
+        self.told: list[str] = []
         self.sick = False
         self._clock = clock
 
     def is_known(self, _: str) -> bool:
-        return False
+        return self.knows
 
     def look(self, _: str) -> Seen:
         self.looks.append(self._clock.now)
+        if self.fails:
+            raise self.fails
         return self.sees
 
     def news(self, folder: str) -> bool:
         self.folders.append(folder)
         return True
 
+    def tell(self, path: str, detail: str) -> None:
+        self.told.append(f"{path}: {detail}")
+
     def halted(self) -> bool:
+        return self.sick
+
+    def blame(self, _: OSError) -> bool:
         return self.sick
 
 
@@ -177,21 +212,29 @@ class Desks:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.metrics = Metrics()
-        self.made: list[Hinted] = []
+        self.made: list[RootHints] = []
 
-    def make(self, eye: Eye, cache: float) -> Hinted:
-        one = Hinted(eye, eye, eye, self.metrics, cache=cache)  # type: ignore[arg-type]
+    def make(self, eye: Eye, cache: float) -> RootHints:
+        one = RootHints(eye, eye, eye, self.metrics, cache=cache)  # type: ignore[arg-type]
         self.made.append(one)
         return one
 
     def pass_by(self, seconds: float) -> None:
-        """Let the time pass, a quarter of a second after the other."""
+        """Let the time pass, a quarter of a second after the other, and all be done that is due by then."""
+        self._let_all_be_done()
         for _ in range(int(4 * seconds)):
             self.clock.now += 0.25
-            for one in self.made:
-                with one._turn:
-                    one._turn.notify_all()
-            time.sleep(0.002)
+            self._let_all_be_done()
+
+    def _let_all_be_done(self) -> None:
+        for one in self.made:
+            with one._turn:
+                one._turn.notify_all()
+            wait_for(lambda one=one: self._rests(one), "all that is due is done")  # type: ignore[misc]
+
+    def _rests(self, one: RootHints) -> bool:
+        with one._turn:
+            return one._idle == len(one._threads) and not (one._due and one._due[0][0] <= self.clock.now)
 
     def counted(self, source: str, result: str) -> float:
         return float(self.metrics._hints.labels(source, result)._value.get())
@@ -200,7 +243,7 @@ class Desks:
 @pytest.fixture
 def desks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desks]:
     clock = Clock()
-    monkeypatch.setattr(hinted_module, "time", clock)
+    monkeypatch.setattr(root_hints, "time", clock)
     made = Desks(clock)
     yield made
     for one in made.made:
@@ -211,23 +254,20 @@ def desks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desks]:
 
 def test_what_is_not_there_is_looked_at_ever_more_rarely_until_the_cache_is_over(desks: Desks) -> None:
     eye = Eye(desks.clock)
-    assert desks.make(eye, 20.0).take("/tree/a.jpg", Source.NGINX)
-    wait_for(lambda: eye.looks, "the first look")
+    one = desks.make(eye, 20.0)
+    assert one.take("/tree/a.jpg", Source.NGINX)
     desks.pass_by(30)
-    wait_for(lambda: desks.counted("nginx", "refused"), "it is given up")
-    since = [at - eye.looks[0] for at in eye.looks]
-    assert since[-1] >= 20
-    assert 4 <= len(since) <= 7
-    desks.pass_by(60)
-    assert len(eye.looks) == len(since)
+    assert [at - eye.looks[0] for at in eye.looks] == [0, 1, 3, 7, 15, 21]
+    assert desks.counted("nginx", "refused") == 1
+    assert not one._due
+    assert not one._hints
 
 
 def test_without_a_cache_one_look_tells_all(desks: Desks) -> None:
     eye = Eye(desks.clock)
     desks.make(eye, 0.0).take("/tree/a.jpg", Source.HTTP)
-    wait_for(lambda: desks.counted("http", "refused"), "it is refused")
     desks.pass_by(30)
-    assert len(eye.looks) == 1
+    assert desks.counted("http", "refused") == len(eye.looks) == 1
 
 
 def test_the_folder_of_many_that_are_gone_is_looked_at_once_and_once_more_after_the_cache(desks: Desks) -> None:
@@ -236,12 +276,11 @@ def test_the_folder_of_many_that_are_gone_is_looked_at_once_and_once_more_after_
     one = desks.make(eye, 20.0)
     for number in range(60):
         one.take(f"/tree/a/{number}.jpg", Source.HTTP)
-    wait_for(lambda: len(eye.looks) == 60, "all are looked at")
     desks.pass_by(5)
-    wait_for(lambda: eye.folders == ["/tree/a"], "their folder is looked at")
+    assert (len(eye.looks), eye.folders) == (60, ["/tree/a"])
     desks.pass_by(25)
-    wait_for(lambda: eye.folders == ["/tree/a"] * 2, "and again when the cache is over")
-    wait_for(lambda: desks.counted("http", "taken") == 60, "each counts once")
+    assert (len(eye.looks), eye.folders) == (120, ["/tree/a"] * 2)
+    assert desks.counted("http", "taken") == 60
 
 
 @pytest.mark.parametrize(("source", "looks"), [(Source.HTTP, 2), (Source.NGINX, 1)])
@@ -251,9 +290,18 @@ def test_news_of_an_image_that_seems_as_it_was_is_checked_after_the_cache(
     eye = Eye(desks.clock)
     eye.sees = Seen.NOTHING
     desks.make(eye, 20.0).take("/tree/a.jpg", source)
-    wait_for(lambda: eye.looks, "the first look")
     desks.pass_by(30)
-    wait_for(lambda: desks.counted(source, "known"), "nothing is to be done")
+    assert desks.counted(source, "known") == 1
+    assert len(eye.looks) == looks
+
+
+@pytest.mark.parametrize(("source", "looks"), [(Source.HTTP, 1), (Source.NGINX, 0)])
+def test_what_is_known_to_stay_as_it_is_is_looked_at_on_news_alone(desks: Desks, source: Source, looks: int) -> None:
+    eye = Eye(desks.clock)
+    eye.sees, eye.knows = Seen.NOTHING, True
+    desks.make(eye, 0.0).take("/tree/a.jpg", source)
+    desks.pass_by(1)
+    assert desks.counted(source, "known") == 1
     assert len(eye.looks) == looks
 
 
@@ -261,11 +309,14 @@ def test_news_of_an_image_that_waits_for_another_look_is_looked_at_now(desks: De
     eye = Eye(desks.clock)
     one = desks.make(eye, 3600.0)
     one.take("/tree/a.jpg", Source.HTTP)
-    wait_for(lambda: one._later, "it waits")
+    desks.pass_by(0.25)
     eye.sees = Seen.OFFERED
     one.take("/tree/a.jpg", Source.HTTP)
-    wait_for(lambda: desks.counted("http", "taken"), "it is looked at")
+    desks.pass_by(0.25)
+    assert (desks.counted("http", "known"), desks.counted("http", "taken")) == (1, 1)
     assert not one._later
+    desks.pass_by(30)
+    assert len(eye.looks) == 2
 
 
 def test_while_the_mount_is_sick_nothing_is_looked_at(desks: Desks) -> None:
@@ -274,3 +325,57 @@ def test_while_the_mount_is_sick_nothing_is_looked_at(desks: Desks) -> None:
     assert not desks.make(eye, 20.0).take("/tree/a.jpg", Source.NGINX)
     assert desks.counted("nginx", "dropped") == 1
     assert not eye.looks
+
+
+@pytest.mark.parametrize(
+    ("fails", "sick", "result", "told"),
+    [
+        (PermissionError(13, "Permission denied"), False, "refused", []),
+        (OSError(107, "not connected"), True, "dropped", []),
+        (UnfitError("the database is gone"), False, "dropped", ["/tree/a.jpg: not looked at: the database is gone"]),
+    ],
+)
+def test_a_look_that_fails_is_counted_and_the_next_hint_is_taken(
+    desks: Desks, fails: Exception, sick: bool, result: str, told: list[str]
+) -> None:
+    eye = Eye(desks.clock)
+    eye.fails = fails
+    one = desks.make(eye, 20.0)
+    eye.blame = lambda _: sick  # type: ignore[method-assign]
+    one.take("/tree/a.jpg", Source.HTTP)
+    desks.pass_by(0.25)
+    assert (desks.counted("http", result), eye.told) == (1, told)
+    eye.fails, eye.sees = None, Seen.OFFERED
+    one.take("/tree/b.jpg", Source.HTTP)
+    desks.pass_by(0.25)
+    assert desks.counted("http", "taken") == 1
+
+
+def test_no_more_wait_than_there_is_room_for(desks: Desks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(root_hints, "_MOST", 3)
+    eye = Eye(desks.clock)
+    one = desks.make(eye, 20.0)
+    with one._turn:  # so that none is looked at before all have come
+        taken = [one.take(f"/tree/{number}.jpg", Source.NGINX) for number in range(5)]
+    assert taken == [True, True, True, False, False]
+    desks.pass_by(0.25)
+    assert one._later == 3
+    one.take("/tree/another.jpg", Source.NGINX)
+    desks.pass_by(0.25)
+    assert one._later == 3  # there is no room for one more to be looked at again
+    assert (desks.counted("nginx", "dropped"), desks.counted("nginx", "refused")) == (2, 1)
+
+
+# A single pass
+
+
+def test_a_single_pass_listens_to_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "hint.sock"
+    settings = load({}, {"WEBPD_HINT_SOCKET": str(path)}).settings
+    nobody: Any = None
+
+    async def pass_once() -> None:
+        async with served(nobody, nobody, nobody, settings, Metrics(), once=True):
+            assert not path.parent.exists()
+
+    asyncio.run(pass_once())

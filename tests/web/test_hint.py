@@ -69,9 +69,9 @@ def test_without_the_token_nothing_is_taken(site: Site, token: str) -> None:
     ("body", "status", "words"),
     [
         (b"", 400, "Expecting value"),
-        (b"[]", 400, '{"paths": ["/upload/'),
-        (b'{"paths": "/a.jpg"}', 400, '{"paths": ["/upload/'),
-        (b'{"paths": [1]}', 400, '{"paths": ["/upload/'),
+        (b"[]", 400, '{"paths": ["/'),
+        (b'{"paths": "/a.jpg"}', 400, '{"paths": ["/'),
+        (b'{"paths": [1]}', 400, '{"paths": ["/'),
         (b'{"paths": ["/a.jpg"]} x', 400, "Extra data"),
         (b"[" * 20_000, 400, ""),
         (b'{"paths": ["' + b"x" * (64 << 10) + b'"]}', 413, "65536 bytes"),

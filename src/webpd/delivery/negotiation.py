@@ -44,7 +44,8 @@ def _types(topic: Topic, survey: Survey) -> Iterator[Finding]:
     answer = wrong[0].answer
     detail = f"{answer.kind.label} comes as Content-Type {answer.type or '(none)'}, to {names(wrong)}"
     if answer.type.startswith("image/"):
-        cure = f"browsers look at the bytes and show it, other programs don't; {_CONFIGURE}"
+        mend = "give the file the ending of what it is" if answer.kind in ORIGINALS else _CONFIGURE
+        cure = f"browsers look at the bytes and show it, other programs don't; {mend}"
         yield topic.warning("delivery.type", detail, cure)
     else:
         cure = "`include mime.types;` and `types { image/webp webp; }` in the web server, and no default_type over it"

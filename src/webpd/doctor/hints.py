@@ -1,9 +1,9 @@
 """The socket at which nginx gives hints: whether it is there or can be made, and how many hints may wait at it."""
 
-import errno
 import os
 import shlex
 import socket
+import stat
 from collections.abc import Iterator
 
 from webpd.doctor.finding import Finding, Topic
@@ -25,15 +25,17 @@ def look(settings: Settings) -> Iterator[Finding]:
 
 
 def _socket(topic: Topic, path: str) -> Finding:
-    folder = os.path.dirname(path)
     try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return _blocked(topic, path, "it is there and no socket")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as caller:
             caller.connect(path)
         return topic.ok("hints.socket", "somebody listens there")
+    except (FileNotFoundError, ConnectionRefusedError):
+        pass  # nobody does
     except OSError as error:
-        if error.errno not in {errno.ENOENT, errno.ECONNREFUSED}:
-            cure = f"`ls -l {shlex.quote(path)}`: remove what is there, or name another socket"
-            return topic.warning("hints.socket", f"nginx can't give hints: {error.strerror}", cure)
+        return _blocked(topic, path, error.strerror)
+    folder = os.path.dirname(path)
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder)
     if os.access(folder, os.W_OK | os.X_OK):
@@ -45,6 +47,11 @@ def _socket(topic: Topic, path: str) -> Finding:
         f"`install -d -m 755 -o www-data {wanted}`, or whoever runs webpd in place of www-data; or "
         "`WEBPD_HINT_SOCKET=off`",
     )
+
+
+def _blocked(topic: Topic, path: str, why: str | None) -> Finding:
+    cure = f"`ls -l {shlex.quote(path)}`: remove what is there, or name another socket"
+    return topic.warning("hints.socket", f"nginx can't give hints: {why}", cure)
 
 
 def _waiting(topic: Topic) -> Finding:

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 import structlog
 
 from webpd.errors import UnfitError, UsageError
-from webpd.service.hinted import Source
 from webpd.service.keeper import Keeper
+from webpd.service.root_hints import Source
 from webpd.settings import Settings, Site, site_of
 from webpd.telemetry.metrics import Metrics
 from webpd.tree import naming
@@ -37,7 +37,7 @@ class Hints:
         self._metrics = metrics
         self._keepers: list[Keeper] = []  # none while the service starts
         self._sites: list[Site] = []
-        self._recent: OrderedDict[str, float] = OrderedDict()
+        self._recent: OrderedDict[int, float] = OrderedDict()  # by hash: a path may have thousands of bytes
 
     def begin(self, keepers: Sequence[Keeper]) -> None:
         """From now on, these are the roots."""
@@ -46,7 +46,9 @@ class Hints:
             try:
                 self._sites.append(site_of(self._settings, keeper.root))
             except UsageError as error:
-                _log.warning("hints are taken by paths of files alone, not by those of URLs", detail=str(error))
+                _log.warning(
+                    "hints are taken by paths of files alone, not by those of URLs", root=keeper.root, detail=str(error)
+                )
 
     def hint(self, paths: Sequence[str]) -> int:
         """Take in what somebody with the token tells of; return how many will be looked at.
@@ -60,25 +62,27 @@ class Hints:
     def hear(self, path: str | None) -> None:
         """Take in what nginx tells of; None where that is not to be understood."""
         now = asyncio.get_running_loop().time()
+        key = hash(path)
         if path is None:
             self._metrics.count_hint(Source.NGINX, "refused")
-        elif self._recent.get(path, 0.0) > now:
+        elif self._recent.get(key, 0.0) > now:
             self._metrics.count_hint(Source.NGINX, "known")
         elif self._take(path, Source.NGINX):
-            self._recent[path] = now + _LIFE
-            self._recent.move_to_end(path)
+            self._recent[key] = now + _LIFE
+            self._recent.move_to_end(key)
             if len(self._recent) > _MOST_RECENT:
                 self._recent.popitem(last=False)
 
     def _take(self, path: str, source: Source) -> bool:
         """Have the image looked at, in each root that the path may mean; tell whether any has room for it."""
-        found = dict(self._files(path)) if _is_possible(path) else {}
+        possible = _possible(path)
+        found = dict(self._files(possible)) if possible else {}
         if not found:
             self._metrics.count_hint(source, "refused" if self._keepers else "dropped")
         taken = False
         for file, keeper in found.items():
             if keeper.poller:
-                taken |= keeper.poller.hinted.take(file, source)
+                taken |= keeper.poller.hints.take(file, source)
         return taken
 
     def _files(self, path: str) -> Iterator[tuple[str, Keeper]]:
@@ -90,12 +94,17 @@ class Hints:
                 yield file, keeper
 
 
-def _is_possible(path: str) -> bool:
-    """Tell whether this can be the path of an original, by a URL or in the file system."""
+def _possible(path: str) -> str | None:
+    """Return the path as ``os.fsdecode`` has it, None where it can't be an original's, by a URL or in the file system.
+
+    JSON can write the bytes of UTF-8 one by one: one file must not come under two names.
+    """
+    try:
+        data = os.fsencode(path)
+    except UnicodeEncodeError:  # halves of a surrogate pair, as JSON may have them
+        return None
+    path = os.fsdecode(data)
     head, *parts = path.split("/")
     if head or not parts or {"", ".", ".."} & {*parts} or "\0" in path or not naming.is_original(parts[-1]):
-        return False
-    try:
-        return len(os.fsencode(path)) <= _LONGEST_PATH
-    except UnicodeEncodeError:  # halves of a surrogate pair, as JSON may have them
-        return False
+        return None
+    return path if len(data) <= _LONGEST_PATH else None

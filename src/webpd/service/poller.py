@@ -23,10 +23,10 @@ from webpd.reconcile.reconciler import SHARE, Reconciler
 from webpd.reconcile.visit import Cycle
 from webpd.service.chronicle import Chronicle
 from webpd.service.guard import MountGuard
-from webpd.service.hinted import Hinted
 from webpd.service.listener import Listener
 from webpd.service.places import Place
 from webpd.service.recorder import Recorder
+from webpd.service.root_hints import RootHints
 from webpd.service.shared import Finding, Shared
 from webpd.tree import naming
 from webpd.tree.naming import Exclusion
@@ -95,7 +95,7 @@ class Poller:
             watcher=self._watcher,
         )
         glance = Glance(self.reconciler, scanner, self._ledger, self._offer, patience, shared.fingerprint)
-        self.hinted = Hinted(self.reconciler, glance, guard, shared.metrics, cache=patience.cache)
+        self.hints = RootHints(self.reconciler, glance, guard, shared.metrics, cache=patience.cache)
         self.pruning = Pruning(
             self.reconciler,
             self._ledger,
@@ -127,7 +127,7 @@ class Poller:
 
     async def stop(self) -> None:
         """Find nothing more; the guard has been stopped before."""
-        self.hinted.stop()
+        self.hints.stop()
         self._wake.set()
         if self._watcher:
             await asyncio.to_thread(self._watcher.close)
@@ -198,7 +198,7 @@ class Poller:
     def _join(self, deadline: float) -> bool:
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        return self.hinted.join(deadline) and not any(thread.is_alive() for thread in self._threads)
+        return self.hints.join(deadline) and not any(thread.is_alive() for thread in self._threads)
 
     def _offer(self, jobs: Sequence[Job], lane: Lane, delay: float) -> int:
         wanted = [job for job in jobs if job.path not in self.given_up] if self.given_up else jobs

@@ -3,7 +3,6 @@
 Nothing here waits for a file system, a codec or a lock.
 """
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -12,6 +11,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+
+from webpd.web.body import paths_in, read_body
 
 _LONGEST_ORDER = 1 << 20
 """Bytes: some thousand paths."""
@@ -57,13 +58,12 @@ def control_app(subject: Controlled) -> Starlette:
     """
 
     async def retry(request: Request) -> Response:
-        body = b""
-        async for part in request.stream():
-            body += part
-            if len(body) > _LONGEST_ORDER:
-                return JSONResponse({"error": f"more than {_LONGEST_ORDER} bytes: name folders, or fewer paths"}, 413)
+        body = await read_body(request, _LONGEST_ORDER)
+        if body is None:
+            return JSONResponse({"error": f"more than {_LONGEST_ORDER} bytes: name folders, or fewer paths"}, 413)
         try:
-            paths = _paths_in(body)
+            paths = paths_in(body)
+            _check(paths)
         except (ValueError, RecursionError) as error:
             return JSONResponse({"error": str(error)}, 400)
         return JSONResponse({"retried": await subject.retry(paths)})
@@ -89,13 +89,8 @@ def _health_of(subject: Subject) -> Route:
     return Route("/health", health)
 
 
-def _paths_in(body: bytes) -> list[str]:
-    """Return the paths of an order. Raises ``ValueError``, and says what is wrong with it."""
-    order = json.loads(body)
-    paths = order.get("paths") if isinstance(order, dict) else None
-    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
-        raise ValueError('not of the form {"paths": ["/folder", …]}')
+def _check(paths: Sequence[str]) -> None:
+    """Raise ``ValueError`` where one is no absolute path."""
     for path in paths:
         if not os.path.isabs(path) or b"\0" in os.fsencode(path):
             raise ValueError(f"not an absolute path: {path!r}")
-    return paths

@@ -1,6 +1,5 @@
 """Where somebody else's program tells that images were written or removed."""
 
-import json
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -10,6 +9,7 @@ from starlette.routing import Route
 
 from webpd.errors import UnfitError
 from webpd.web.access import Access, Need
+from webpd.web.body import is_json, paths_in, read_body
 
 _LONGEST = 64 << 10  # bytes
 _MOST = 1000
@@ -33,15 +33,13 @@ def hint_routes(subject: HintSubject, access: Access) -> list[Route]:
     """
 
     async def hint(request: Request) -> Response:
-        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        if not is_json(request):
             return PlainTextResponse("send JSON, and say so: Content-Type: application/json\n", 415)
-        body = b""
-        async for part in request.stream():
-            body += part
-            if len(body) > _LONGEST:
-                return PlainTextResponse(f"more than {_LONGEST} bytes: send several hints\n", 413)
+        body = await read_body(request, _LONGEST)
+        if body is None:
+            return PlainTextResponse(f"more than {_LONGEST} bytes: send several hints\n", 413)
         try:
-            paths = _paths_in(body)
+            paths = paths_in(body)
         except (ValueError, RecursionError) as error:
             return PlainTextResponse(f"{error}\n", 400)
         if len(paths) > _MOST:
@@ -52,12 +50,3 @@ def hint_routes(subject: HintSubject, access: Access) -> list[Route]:
             return PlainTextResponse(f"{error}\n", 409)
 
     return [Route("/hint", access.guard(hint, Need.HINT), methods=["POST"])]
-
-
-def _paths_in(body: bytes) -> list[str]:
-    """Return the paths of a hint. Raises ``ValueError``, and says what is wrong with it."""
-    told = json.loads(body.decode("utf-8", "surrogateescape"))
-    paths = told.get("paths") if isinstance(told, dict) else None
-    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
-        raise ValueError('not of the form {"paths": ["/upload/…/a.jpg", …]}')
-    return paths

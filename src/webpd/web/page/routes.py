@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from webpd.errors import UnfitError
 from webpd.web.access import Access, Need
+from webpd.web.body import is_json, read_body
 from webpd.web.page.aside import Aside
 from webpd.web.page.feed import Feed
 from webpd.web.page.pictures import Kind, NoPictureError, read_picture
@@ -127,13 +128,11 @@ class _Page:
 
     async def retry(self, request: Request) -> Response:
         """Take ``{"refs": [what the page was given, …]}``, or ``{"all": true}``, as JSON."""
-        if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        if not is_json(request):
             return PlainTextResponse("not JSON\n", 415)
-        body = b""
-        async for part in request.stream():
-            body += part
-            if len(body) > _LONGEST_ORDER:
-                return PlainTextResponse(f"more than {_LONGEST_ORDER} bytes\n", 413)
+        body = await read_body(request, _LONGEST_ORDER)
+        if body is None:
+            return PlainTextResponse(f"more than {_LONGEST_ORDER} bytes\n", 413)
         try:
             paths = self._paths_in(body)
         except (ValueError, RecursionError) as error:

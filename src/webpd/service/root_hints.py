@@ -1,5 +1,6 @@
-"""The images of one root that hints name: each is looked at soon, and again where a mount's cache may have answered."""
+"""The hints of one root: each image is looked at soon, and again where a mount's cache may have answered."""
 
+import contextlib
 import heapq
 import itertools
 import os
@@ -11,7 +12,6 @@ from enum import StrEnum
 import structlog
 
 from webpd.errors import WebpdError
-from webpd.printable import printable
 from webpd.reconcile.glance import Glance, Seen
 from webpd.reconcile.reconciler import Reconciler
 from webpd.service.guard import MountGuard
@@ -55,8 +55,8 @@ class _Hint:
     looks: int = 0
 
 
-class Hinted:
-    """Has hinted images of one root looked at, in a few threads that may hang where the mount does. Thread-safe.
+class RootHints:
+    """Looks at the images that hints name, in a few threads that may hang where the mount does. Thread-safe.
 
     Each hint is counted once, when its last look is over. ``cache`` is for how long the mount may answer from its
     cache, in seconds: so long, what is not there yet is looked at again.
@@ -85,14 +85,14 @@ class Hinted:
         with self._turn:
             before = self._hints.get(path)
             if before is not None and not before.looks:
-                self._count(source, "known")
+                self._metrics.count_hint(source, "known")
                 return True
             if self._guard.halted() or self._closed or len(self._hints) - self._later >= _MOST:
-                self._count(source, "dropped")
+                self._metrics.count_hint(source, "dropped")
                 return False
             if before is not None:  # it waits for another look, and news of it has come
                 self._later -= 1
-                self._count(before.source, "known")
+                self._metrics.count_hint(before.source, "known")
             now = time.monotonic()
             self._add(_Hint(path, source, now), now)
         return True
@@ -117,8 +117,9 @@ class Hinted:
         heapq.heappush(self._due, (due, next(self._order), what))
         if self._idle < len(self._due) and len(self._threads) < _THREADS:
             thread = threading.Thread(target=self._run, name="hint", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+            with contextlib.suppress(RuntimeError):  # out of threads: those there are do it, or one of a later hint
+                thread.start()
+                self._threads.append(thread)
         self._turn.notify()
 
     def _run(self) -> None:
@@ -127,10 +128,9 @@ class Hinted:
                 if isinstance(what, str):
                     self._reconciler.news(what)
                 else:
-                    self._look(what)
+                    self._attend(what)
             except (WebpdError, OSError) as error:  # polling finds it
-                path = what if isinstance(what, str) else what.path
-                _log.warning("not looked at", path=printable(path), detail=printable(str(error)))
+                self._reconciler.tell(what if isinstance(what, str) else what.path, f"not looked at: {error}")
             except Exception:  # a fault of ours must not end the listening
                 if not self._closed:
                     _log.exception("unexpected error, please report it")
@@ -155,26 +155,29 @@ class Hinted:
                 self._idle -= 1
         return None
 
-    def _look(self, hint: _Hint) -> None:
+    def _attend(self, hint: _Hint) -> None:
+        result: str | None = "dropped"
+        try:
+            result = self._look(hint)
+        finally:
+            if result is not None:
+                self._metrics.count_hint(hint.source, result)
+
+    def _look(self, hint: _Hint) -> str | None:
+        """Look at the image, and return what came of the hint; None where it is looked at again."""
         if self._guard.halted():
-            self._count(hint.source, "dropped")
-            return
+            return "dropped"
         if hint.source is Source.NGINX and self._glance.is_known(hint.path):
-            self._count(hint.source, "known")
-            return
+            return "known"
         try:
             seen = self._glance.look(hint.path)
-        except OSError as error:
-            sick = self._guard.blame(error)
-            self._count(hint.source, "dropped" if sick else "refused")
-            return
+        except OSError as error:  # of a file that is there, polling tells
+            return "dropped" if self._guard.blame(error) else "refused"
         if self._guard.halted():  # what was seen may be what a sick mount made up
-            self._count(hint.source, "dropped")
-            return
+            return "dropped"
         if seen is Seen.ORPHAN:
             self._look_at_folder(os.path.dirname(hint.path))
-        if not self._again(hint, seen):
-            self._count(hint.source, _RESULTS[seen])
+        return None if self._again(hint, seen) else _RESULTS[seen]
 
     def _look_at_folder(self, folder: str) -> None:
         with self._turn:
@@ -198,6 +201,3 @@ class Hinted:
                 return False
             self._add(hint, now + left)
         return True
-
-    def _count(self, source: Source, result: str) -> None:
-        self._metrics.count_hint(source, result)
