@@ -145,7 +145,7 @@ def site(running: Hinting) -> Hinting:
 def test_new_images_are_converted_as_soon_as_they_are_told_of(site: Hinting, photograph: Callable[..., bytes]) -> None:
     converted = 'webpd_images_total{format="jpeg",lane="urgent",outcome="converted"}'
     delivered = 'webpd_delivery_seconds_count{lane="urgent"}'
-    before = site.service.metrics()
+    before = Counter(site.service.metrics())
     names = ["new/folder/by url.jpg", "new/by file.PNG", "new/\udcd4\udcee.jpg", "iblock/картинка.jpg"]
     for name in names:
         write(site.root / name, photograph(120, format_="PNG" if name.endswith("PNG") else "JPEG"))

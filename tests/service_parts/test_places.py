@@ -13,7 +13,7 @@ from tests.lab import sshfs_lab, wait_for
 from webpd.errors import UnfitError, UsageError
 from webpd.ledger.port import Directory
 from webpd.ledger.sqlite import SqliteLedger
-from webpd.service.places import find, remember
+from webpd.service.places import find, has_moved, remember
 from webpd.tree.naming import Exclusion
 from webpd.tree.scanner import Scanner
 from webpd.watch.mount import Mount, mount_of
@@ -189,3 +189,19 @@ def test_what_can_be_no_root_is_refused_and_named(
     write(tmp_path / "file.jpg", b"x")
     with pytest.raises(error, match=told):
         find([path.format(tmp=tmp_path) for path in paths], ledger)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "moved"),
+    [
+        (Mount("/srv", "autofs"), Mount("/srv", "fuse.sshfs"), True),
+        (Mount("/srv", "autofs"), Mount("/srv", "autofs"), False),
+        (Mount("/srv", "fuse.sshfs"), Mount("/srv", "autofs"), False),
+        (Mount("/srv", "fuse.sshfs"), Mount("/", "ext4"), False),
+        (Mount("/", "ext4"), Mount("/srv", "ext4"), True),
+    ],
+)
+def test_a_root_has_moved_when_its_automount_succeeds_at_last_and_not_when_its_mount_is_gone(
+    before: Mount, now: Mount, moved: bool
+) -> None:
+    assert has_moved(before, now) is moved

@@ -117,6 +117,13 @@ def discover(paths: Sequence[str], ledger: Ledger | None) -> list[Place]:
     return places
 
 
+def has_moved(before: Mount, now: Mount) -> bool:
+    """Tell whether a root is on another mount now and may be used there: what else differs is a mount that is gone."""
+    if before.kind == "autofs":  # what it was to mount was not to be had yet
+        return now.kind != "autofs"
+    return before.local and now.point != before.point
+
+
 def _remembered(ledger: Ledger, path: str) -> Mount | None:
     kind, _, point = (ledger.kind(path) or "").partition(" ")
     return Mount(point, kind) if kind else None

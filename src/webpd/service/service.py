@@ -30,7 +30,7 @@ from webpd.service.hints import Hints
 from webpd.service.keeper import Keeper
 from webpd.service.notify import beat, notify
 from webpd.service.pageview import PageView
-from webpd.service.places import Place, discover, find
+from webpd.service.places import Place, discover, find, has_moved
 from webpd.service.queues import Queues
 from webpd.service.shared import Finding, Shared, Working, fingerprint, host_name
 from webpd.settings import Settings, available_cores, database_of
@@ -375,7 +375,7 @@ class Service:
             _log.warning("some threads hang in a mount that does not answer, and are left there")
 
     async def _look_for_mounts(self, places: Sequence[Place]) -> None:
-        """Begin anew when something is mounted inside a root, or a local root turns out to be on another mount."""
+        """Begin anew when something is mounted inside a root, or a root turns out to be on another mount."""
         while True:
             await asyncio.sleep(_MOUNTS_INTERVAL)
             if not all(keeper.answers for keeper in self._keepers):
@@ -383,9 +383,7 @@ class Service:
             with contextlib.suppress(WebpdError, OSError):
                 now = {place.path: place.mount for place in await asyncio.to_thread(find, self._paths, self._ledger)}
                 before = {place.path: place.mount for place in places}
-                moved = [
-                    path for path, mount in before.items() if mount.local and now.get(path, mount).point != mount.point
-                ]
+                moved = any(has_moved(mount, now.get(path, mount)) for path, mount in before.items())
                 if (moved or now.keys() - before.keys()) and not self._ending:
                     _log.info("mounts have changed: beginning anew", roots=sorted(now))
                     self._next = self._settings
