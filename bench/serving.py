@@ -6,6 +6,7 @@
 
 - ``plain``: the WebP files by their own names, from a location that only serves files;
 - ``negotiated``: the same files by the names of their originals, with what ``webpd nginx`` prints;
+- ``originals``: these originals, as they were served before, from a location that only serves files;
 - ``silent``: originals without sidecars, with ``--no-hints``;
 - ``hints``: the same with hints, heard by a ``webpd run`` that knows these files as none to convert;
 - ``hung``: the same while that service is stopped (SIGSTOP);
@@ -16,6 +17,7 @@ requests/s of one against those of the other in the same round.
 """
 
 import argparse
+import contextlib
 import os
 import re
 import signal
@@ -23,16 +25,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bench.pictures import lay_out
 from tests.conftest import WEBPD
 from tests.nginx.server import Nginx, printed
 from tests.service.driver import Service
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "out")
 CHROME = "image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8"
@@ -40,10 +39,11 @@ DEBIAN = "sendfile on; tcp_nopush on; error_log stderr error;\n"
 """What Debian's nginx.conf has."""
 CACHE = "open_file_cache max=2000 inactive=60s; open_file_cache_valid 30s; open_file_cache_errors on;\n"
 COMPARED = {
-    "negotiated": ("plain", 0.95),
-    "hints": ("silent", 0.98),
-    "hung": ("silent", 0.98),
-    "away": ("silent", 0.98),
+    ("negotiated", "plain"): "0.95",
+    ("negotiated", "originals"): "",
+    ("hints", "silent"): "0.98",
+    ("hung", "silent"): "0.98",
+    ("away", "silent"): "0.98",
 }
 """What is compared with what, and the ratio that is wanted."""
 
@@ -81,12 +81,15 @@ class Stage:
             copy.write_bytes(os.urandom(path.stat().st_size))
         sidecars = sorted(converted.rglob("*.webp"))
         plain = [f"/plain/{path.relative_to(www)}" for path in sidecars]
-        negotiated = [f"/{path.relative_to(www)}"[: -len(".webp")] for path in sidecars]
-        originals = [f"/{path.relative_to(www)}" for path in sorted(missing.rglob("*.jpg"))]
+        originals = [path.removesuffix(".webp") for path in plain]
+        without = [f"/{path.relative_to(www)}" for path in sorted(missing.rglob("*.jpg"))]
         self.bytes = round(statistics.mean(path.stat().st_size for path in sidecars))
-        self._paths = {"plain": plain, "negotiated": negotiated} | dict.fromkeys(
-            ("silent", "hints", "hung", "away"), originals
-        )
+        self._paths = {
+            "plain": plain,
+            "negotiated": [path.removeprefix("/plain") for path in originals],
+            "originals": originals,
+            **dict.fromkeys(("silent", "hints", "hung", "away"), without),
+        }
         socket = str(folder / "hint.sock")
         self.service = Service(folder / "service", missing, WEBPD_HINT_SOCKET=socket)
         files = f"location /plain/ {{ alias {www}/; expires 30d; }}\n"
@@ -108,6 +111,20 @@ class Stage:
             server.stop()
         self.service.close()
 
+    @contextlib.contextmanager
+    def service_is(self, state: str) -> Iterator[None]:
+        """Have the service ``hung`` or ``away`` meanwhile."""
+        if state == "away":
+            self.service.stop()
+            yield
+            self.service.start()
+        elif state == "hung":
+            self.service.signal(signal.SIGSTOP)
+            yield
+            self.service.signal(signal.SIGCONT)
+        else:
+            yield
+
     def rate(self, what: str, seconds: int, connections: int) -> float:
         """Return the requests/s of this contender."""
         server = self._servers[what in {"hints", "hung", "away"}]
@@ -122,28 +139,13 @@ class Stage:
         return float(told[1])
 
 
-def rounds(stage: Stage, asked: argparse.Namespace) -> dict[str, list[float]]:
-    """Return for each contender the ratio to what it is compared with, of each round."""
-    ratios: dict[str, list[float]] = {what: [] for what in COMPARED}
-
-    def compare(what: str, number: int) -> None:
-        base = COMPARED[what][0]
+def rounds(stage: Stage, what: str, base: str, asked: argparse.Namespace) -> list[float]:
+    """Return the ratio of the first contender to the second in each round."""
+    ratios = []
+    for number in range(asked.rounds):
         order = (base, what) if number % 2 else (what, base)
         rates = {one: stage.rate(one, asked.seconds, asked.connections) for one in order}
-        ratios[what].append(rates[what] / rates[base])
-
-    service = stage.service
-    states: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
-        "negotiated": (lambda: None, lambda: None),
-        "hints": (lambda: None, lambda: None),
-        "hung": (lambda: service.signal(signal.SIGSTOP), lambda: service.signal(signal.SIGCONT)),
-        "away": (service.stop, service.start),
-    }
-    for what, (before, after) in states.items():
-        before()
-        for number in range(asked.rounds):
-            compare(what, number)
-        after()
+        ratios.append(rates[what] / rates[base])
     return ratios
 
 
@@ -164,11 +166,11 @@ def main() -> None:
             tempfile.TemporaryDirectory(prefix="webpd-serving-") as name,
             Stage(Path(name), asked.images, before, main) as stage,
         ):
-            for what, ratios in rounds(stage, asked).items():
+            for (what, base), wanted in COMPARED.items():
+                with stage.service_is(what):
+                    ratios = rounds(stage, what, base, asked)
                 low, middle, high = statistics.quantiles(ratios, n=4)
-                base, wanted = COMPARED[what]
-                numbers = f"{middle:.3f} | {low:.3f}–{high:.3f} | {wanted}"
-                lines.append(f"| {what} | {base} | {cache} | {numbers} |")
+                lines.append(f"| {what} | {base} | {cache} | {middle:.3f} | {low:.3f}–{high:.3f} | {wanted} |")
                 print(lines[-1], file=sys.stderr, flush=True)
     text = "\n".join(lines) + f"\n\nSidecars of {stage.bytes:,} bytes on average.\n"
     os.makedirs(OUT, exist_ok=True)

@@ -1,122 +1,18 @@
-"""The file for Bitrix' init.php under real PHP: what it tells, what it costs, and that a page never notices it."""
+"""The file for Bitrix' init.php under real PHP: what it tells, and that a page never notices it."""
 
-import contextlib
-import json
 import os
 import re
-import shutil
-import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.bitrix.listener import TOKEN, HintServer, drips, hangs, hint_server, swallows
+from tests.bitrix.listener import TOKEN, HintServer, hangs, hint_server, swallows
+from tests.bitrix.shop import HANDLER, OTHER_TOKEN, PHOTO, Shop, php, url_of
 from tests.conftest import write
 from tests.lab import free_port
 from tests.service.driver import Service
-
-HERE = Path(__file__).parent
-HANDLER = HERE.parents[1] / "deploy" / "bitrix" / "webpd.php"
-PHOTO = ("iblock/0ab", "photo.jpg")
-OTHER_TOKEN = "another-token-of-the-tests"  # noqa: S105 - nobody has it
-
-WHEN_UP = 0.005
-"""Seconds that a page may lose while webpd answers: what is promised. What is measured is printed (``pytest -s``)."""
-WHEN_HUNG = 0.1
-"""The same while it does not."""
-BUSY = 0.15
-"""Seconds by which a page may be late because others have the processor just then."""
-
-
-@dataclass(frozen=True)
-class Page:
-    """What the visitor got, and what it cost him, in seconds."""
-
-    text: str
-    handlers: float
-    end: float
-    finished: bool
-
-    @property
-    def cost(self) -> float:
-        return self.handlers + self.end
-
-
-class Shop:
-    """A document root with uploads, and pages that make and delete thumbnails of them."""
-
-    def __init__(self, root: Path, photograph: Callable[..., bytes]) -> None:
-        self.root = root
-        self.cache = root / "upload" / "resize_cache"
-        self.original = photograph(400)
-        self.thumbnail = write(root / "thumbnail.tmp", photograph(120))
-
-    def upload(self, subdir: str, name: str) -> None:
-        write(self.root / "upload" / subdir / name, self.original)
-
-    def page(self, url: str | None, *options: str, token: str = TOKEN, address: str = "", **events: Any) -> Page:
-        """Show a page on which this happens (``page.php``). Fails where PHP says anything but the page."""
-        define = {} if url is None else {"WEBPD_HINT_URL": url, "WEBPD_TOKEN": token, "WEBPD_HINT_ADDRESS": address}
-        cost = self.root / "cost.json"
-        asked = {"root": str(self.root), "cost": str(cost), "define": define, **events}
-        # Without php.ini, whose error_log may be a file.
-        strict = ("-n", "-d", "error_reporting=-1", "-d", "display_errors=stderr", "-d", "html_errors=0")
-        done = subprocess.run(
-            ("php", *strict, *options, str(HERE / "page.php")),
-            input=json.dumps(asked),
-            env={name: value for name, value in os.environ.items() if not name.startswith("WEBPD_")},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        assert (done.returncode, done.stderr) == (0, "")
-        measured = json.loads(cost.read_text())
-        return Page(done.stdout, measured["handlers"] / 1e9, measured["end"] / 1e9, measured["finished"])
-
-    def pages_until(self, seconds: float, url: str, resize: list[list[Any]]) -> Iterator[Page]:
-        """Show the page, all its thumbnails to be made anew, until it costs less than that, 10 times at most.
-
-        For what may be late now and then because others have the processor.
-        """
-        for _ in range(10):
-            shutil.rmtree(self.cache, ignore_errors=True)
-            page = self.page(url, resize=resize)
-            yield page
-            if page.cost < seconds:
-                return
-
-    def resize(self, *images: tuple[str, str], width: int = 120) -> list[list[Any]]:
-        """Return what a page is to be told so that it makes these thumbnails; the originals are uploaded."""
-        for subdir, name in images:
-            self.upload(subdir, name)
-        return [[subdir, name, width, str(self.thumbnail)] for subdir, name in images]
-
-
-def report(what: str, pages: list[Page]) -> None:
-    """Print what the pages cost."""
-    costs = sorted(page.cost * 1000 for page in pages)
-    print(f"\n{what}: {costs[0]:.1f} to {costs[-1]:.1f} ms a page, median {costs[len(costs) // 2]:.1f}")
-
-
-def url_of(port: int, scheme: str = "http", host: str = "127.0.0.1") -> str:
-    return f"{scheme}://{host}:{port}/hint"
-
-
-@pytest.fixture
-def shop(tmp_path: Path, photograph: Callable[..., bytes]) -> Shop:
-    return Shop(tmp_path / "www", photograph)
-
-
-@pytest.fixture
-def server() -> Iterator[HintServer]:
-    with hint_server() as one:
-        yield one
 
 
 def test_all_thumbnails_of_a_page_are_told_in_one_hint_after_the_visitor_has_it(shop: Shop, server: HintServer) -> None:
@@ -183,37 +79,6 @@ def test_an_import_of_thousands_sends_hints_that_the_service_takes(shop: Shop, s
     assert len(server.hints) > 2  # each of them was within the limits, or the server had not taken it
 
 
-TELL = r"""
-function tell(string $path): void
-{
-    $none = null;
-    foreach (GetModuleEvents('main', 'OnAfterResizeImage') as $event) {
-        ExecuteModuleEventEx($event, [[], [], &$none, &$path, &$none, &$none]);
-    }
-}
-"""
-"""What Bitrix does once the thumbnail of that path is made."""
-
-LATER = """
-function later(): void
-{
-    $since = new ReflectionProperty('WebpdHint', 'since');
-    $since->setAccessible(true);
-    $since->setValue(null, $since->getValue() - (WebpdHint::SPAN + 1) * 1000000000);
-}
-"""
-"""Lets a span of time pass, without waiting for it."""
-
-
-def php(code: str, port: int, handler: Path = HANDLER) -> None:
-    """Run the code as a page, or as agents of cron, of a site with the handler. Fails where PHP says anything."""
-    define = f"define('WEBPD_HINT_URL', '{url_of(port)}'); define('WEBPD_TOKEN', '{TOKEN}');"
-    whole = f"{define} require '{HERE}/bitrix.php'; require '{handler}'; {TELL} {LATER} {code}"
-    command = ("php", "-n", "-d", "extension=iconv", "-r", whole)
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
 def test_names_of_any_bytes_arrive(server: HintServer) -> None:
     code = r"""
         foreach (["\xc0.jpg", "new\nline.jpg", "\xff\n\"\\.jpg"] as $name) tell("/upload/resize_cache/a/1_1_1/$name");
@@ -259,33 +124,6 @@ def test_names_arrive_where_php_counts_characters_for_bytes(tmp_path: Path, serv
     assert server.paths == ["/upload/resize_cache/iblock/фото/1_1_1/кошка.jpg"]
 
 
-def test_what_runs_for_long_sends_hints_all_along(server: HintServer) -> None:
-    php(
-        "foreach (['a', 'b', 'c'] as $name) { tell(\"/upload/resize_cache/a/1_1_1/$name.jpg\"); later(); }",
-        server.server_port,
-    )
-    folder = "/upload/resize_cache/a/1_1_1"
-    assert server.hints == [[f"{folder}/a.jpg"], [f"{folder}/b.jpg"], [f"{folder}/c.jpg"]]
-
-
-def test_what_runs_for_long_has_its_budget_for_each_span_of_time(tmp_path: Path) -> None:
-    code = """
-        foreach ([1, 2] as $span) {
-            foreach (range(1, 1200) as $number) tell("/upload/resize_cache/a/1_1_1/$span-$number.jpg");
-            later();
-        }
-    """
-    with socket.create_server(("127.0.0.1", 0), backlog=16) as listener:
-        php(code, listener.getsockname()[1])
-        listener.setblocking(False)
-        calls = 0
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                listener.accept()[0].close()
-                calls += 1
-    assert calls == 3  # in each span, the last of which is the end
-
-
 def test_where_only_the_new_events_of_bitrix_are_there_they_are_used(server: HintServer) -> None:
     code = (
         "namespace Bitrix\\Main {class EventManager {public $handlers=[];"
@@ -309,71 +147,6 @@ def test_a_wrong_token_is_silent(shop: Shop, server: HintServer) -> None:
     assert server.refused == 1
 
 
-@pytest.mark.parametrize(
-    ("url", "token"),
-    [
-        (None, TOKEN),
-        ("", TOKEN),
-        ("ftp://127.0.0.1/hint", TOKEN),
-        ("http://127.0.0.1:8088", TOKEN),
-        ("http://127.0.0.1:99999/hint", TOKEN),
-        ("http://127.0.0.1:8088/hint\r\nX-Other: yes", TOKEN),
-        ("http://cdn.example.invalid/hint", TOKEN),
-        ("http://127.0.0.1:8088/hint", ""),
-        ("http://127.0.0.1:8088/hint", "with spaces and\r\nlines in it"),
-    ],
-)
-def test_wrong_settings_are_silent_and_cost_nothing(shop: Shop, url: str | None, token: str) -> None:
-    page = shop.page(url, token=token, resize=shop.resize(PHOTO), delete=[PHOTO])
-    assert "printed at the end\n" in page.text
-    assert page.cost < BUSY
-
-
-@pytest.mark.parametrize("failure", [hangs, swallows, drips])
-@pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_service_that_hangs_costs_a_page_no_more_than_its_budget(
-    shop: Shop, failure: Callable[[], Any], scheme: str
-) -> None:
-    resize = shop.resize(*(("iblock/0ab", f"{number}.jpg") for number in range(60)))
-    with failure() as port:
-        pages = list(shop.pages_until(WHEN_HUNG, url_of(port, scheme), resize))
-    report(f"{failure.__name__} ({scheme})", pages)
-    assert WHEN_HUNG / 2 < pages[-1].cost < WHEN_HUNG
-    assert all(page.text.endswith("visitor has it") for page in pages)
-
-
-def test_a_page_with_several_hints_tries_no_second_one_after_its_budget_is_spent(shop: Shop) -> None:
-    resize = shop.resize(*(("iblock/" + "д" * 60, f"{number}.jpg") for number in range(1200)))
-    with socket.create_server(("127.0.0.1", 0), backlog=16) as listener:
-        page = shop.page(url_of(listener.getsockname()[1]), resize=resize)
-        listener.setblocking(False)
-        listener.accept()[0].close()
-        with pytest.raises(BlockingIOError):
-            listener.accept()
-    assert page.text.endswith("visitor has it")
-
-
-def test_a_service_that_is_away_costs_next_to_nothing(shop: Shop) -> None:
-    page = shop.page(url_of(free_port()), resize=shop.resize(PHOTO), delete=[PHOTO])
-    report("away", [page])
-    assert page.cost < BUSY
-    assert page.text.endswith("visitor has it")
-
-
-@pytest.fixture
-def service(shop: Shop, tmp_path: Path) -> Iterator[Service]:
-    """webpd over the shop's thumbnails, which by itself would look at them tomorrow."""
-    shop.cache.mkdir(parents=True)
-    settings = {"WEBPD_TOKEN": TOKEN, "WEBPD_WATCH": "poll", "WEBPD_POLL_INTERVAL": "1d"}
-    one = Service(tmp_path, shop.cache, **settings)
-    try:
-        one.start()
-        one.wait_until(lambda: one.root()["cycles"], "its first look")
-        yield one
-    finally:
-        one.close()
-
-
 def test_a_new_thumbnail_is_converted_at_once_though_nobody_would_look_for_it(shop: Shop, service: Service) -> None:
     names = [("iblock/0ab", "Кошка на окне.jpg"), ("iblock/0ab", "a b.JPG"), PHOTO]
     page = shop.page(url_of(service.health_port), resize=shop.resize(*names))
@@ -389,23 +162,6 @@ def test_the_service_looks_at_what_a_deleted_thumbnail_left(shop: Shop, service:
     shop.page(url_of(service.health_port), delete=[PHOTO])
     taken = 'webpd_hints_total{result="taken",source="http"}'
     service.wait_until(lambda: service.metrics().get(taken) == 1, "the hint to be taken")
-
-
-def test_telling_a_service_that_is_up_costs_a_page_five_milliseconds_at_most(shop: Shop, service: Service) -> None:
-    resize = shop.resize(*(("iblock/0ab", f"{number}.jpg") for number in range(60)))
-    pages = list(shop.pages_until(WHEN_UP, url_of(service.health_port), resize))
-    report("up, 60 thumbnails", pages)
-    assert pages[-1].cost < WHEN_UP
-
-
-def test_a_service_that_was_stopped_in_the_midst_costs_a_page_no_more_than_its_budget(
-    shop: Shop, service: Service
-) -> None:
-    service.signal(signal.SIGSTOP)
-    page = shop.page(url_of(service.health_port), resize=shop.resize(PHOTO))
-    service.signal(signal.SIGCONT)
-    report("stopped", [page])
-    assert page.cost < WHEN_HUNG + BUSY
 
 
 @pytest.fixture

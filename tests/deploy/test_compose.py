@@ -93,6 +93,8 @@ def test_all_containers_are_sealed_limited_and_watched() -> None:
         assert "no-new-privileges:true" in service["security_opt"], name
         assert not service.get("privileged"), name
         assert {"cpus", "mem_limit", "pids_limit", "logging"} <= set(service), name
+        if name != "webpd":  # which .env has
+            assert float(service["cpus"]) <= 1, f"{name} can't be started on a host of one core"
         assert ("healthcheck" in service) != (name == "webpd"), name  # whose image has one
         named = re.fullmatch(r"(?:[\w-]+/)?[\w-]+:(?:v?\d+\.\d+[\w.-]*|local)", service["image"])
         assert named, service["image"]

@@ -86,12 +86,14 @@ def redis(tmp_path: Path) -> Iterator[int]:
     port = free_port()
     script = (REPOSITORY / "deploy" / "docker" / "redis.sh").read_text("utf-8")
     deployed = REPOSITORY / "deploy" / "redis"
+    # Debian's package has the folder of redis.conf, the image has not.
+    shipped = (deployed / "redis.conf").read_text("utf-8").replace("/var/lib/redis", str(tmp_path / "none"))
     for place, here in (
         ("/etc/redis/users.acl.in", deployed / "users.acl"),
-        ("/etc/redis/redis.conf", deployed / "redis.conf"),
+        ("/etc/redis/redis.conf", write(tmp_path / "shipped.conf", shipped.encode())),
         ("/run/redis", tmp_path),
-        ("/data", f"{tmp_path} --port {port}"),
-        ("'*'", "127.0.0.1"),
+        ("/data", tmp_path),
+        ("'*'", f"127.0.0.1 --port {port}"),
     ):
         assert place in script
         script = script.replace(place, str(here))
@@ -103,7 +105,7 @@ def redis(tmp_path: Path) -> Iterator[int]:
             process.terminate()
 
 
-def test_redis_lets_webpd_in_and_nobody_else(redis: int) -> None:
+def test_redis_lets_webpd_in_and_nobody_else(tmp_path: Path, redis: int) -> None:
     url = SERVICES["webpd"]["environment"]["WEBPD_REDIS_URL"].replace("redis:6379", f"127.0.0.1:{redis}")
     asked = SERVICES["redis"]["healthcheck"]["test"][1].replace("redis-cli", f"redis-cli -p {redis}")
 
@@ -120,6 +122,7 @@ def test_redis_lets_webpd_in_and_nobody_else(redis: int) -> None:
         check=False,
     )
     assert "NOPERM" in answer.stdout
+    assert (tmp_path / "appendonlydir").is_dir()
 
 
 # What the engine does, as far as the kernel lets root do it without one: a process 1 of its own, a root file system

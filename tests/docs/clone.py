@@ -54,11 +54,11 @@ class Clone:
         _clone(self.checkout)
         self.run('ln -s "$PWD/.venv/bin/webpd" /usr/local/bin/webpd')  # where the script puts the program
 
-    def run(self, command: str, **environment: str) -> str:
+    def run(self, command: str) -> str:
         """Run the command in the checkout; return what it said. It must succeed."""
         done = subprocess.run(
             self._inside(command),
-            env=_environment(environment),
+            env=_environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -73,7 +73,7 @@ class Clone:
         """Run a command that goes on for ever; press Ctrl-C when it is done, and return what it said."""
         process = subprocess.Popen(
             self._inside(command),
-            env=_environment({}),
+            env=_environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -86,6 +86,7 @@ class Clone:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
             said, _ = process.communicate(timeout=60)
+        assert done(), f"{command}: it ended before that was so\n{said}"
         return said
 
     def path(self, absolute: str) -> Path:
@@ -110,9 +111,8 @@ def cloned(folder: Path) -> Iterator[Clone]:
         one.close()
 
 
-def _environment(more: dict[str, str]) -> dict[str, str]:
-    outside = {name: value for name, value in os.environ.items() if not name.startswith(("WEBPD_", "MAKE", "MFLAGS"))}
-    return outside | more
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(("WEBPD_", "MAKE", "MFLAGS"))}
 
 
 def _clone(target: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import re
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,13 +70,31 @@ def test_a_hint_is_sent_for_an_original_that_a_browser_got_for_want_of_its_sidec
 ) -> None:
     receiver = Receiver(place / "hint.sock")
     picture(tree / "a.jpg", sidecar=False)
+    picture(tree / "b.jpg", sidecar=False)
     assert kind(nginx.ask(f"{URL}/a.jpg", **TAKES)) == "original"
-    assert nginx.ask(f"{URL}/a.jpg?width=5", **TAKES, range="bytes=0-9").status == 206
+    assert nginx.ask(f"{URL}/b.jpg?width=5", **TAKES, range="bytes=0-9").status == 206
     told = settled(nginx, receiver)
-    assert len(told) == 2
     for datagram in told:
         assert re.fullmatch(rb"<190>\w{3} [ \d]\d \d\d:\d\d:\d\d webpd: (\{.*\})", datagram)
-        assert json.loads(datagram.partition(b"webpd: ")[2]) == {"path": f"{URL}/a.jpg"}
+    paths = [json.loads(datagram.partition(b"webpd: ")[2]) for datagram in told]
+    assert paths == [{"path": f"{URL}/a.jpg"}, {"path": f"{URL}/b.jpg"}]
+    receiver.close()
+
+
+def test_an_image_that_many_ask_for_is_told_once_in_a_while_and_everybody_is_answered(
+    nginx: Nginx, tree: Path, place: Path
+) -> None:
+    receiver = Receiver(place / "hint.sock")
+    picture(tree / "a.jpg", sidecar=False)
+    picture(tree / "b.jpg", sidecar=False)
+    nginx.ask(f"{URL}/a.jpg", "HEAD", **TAKES)
+    begun = time.monotonic()
+    for _ in range(300):
+        assert kind(nginx.ask(f"{URL}/a.jpg", **TAKES)) == "original"
+    nginx.ask(f"{URL}/b.jpg", **TAKES)
+    told = [json.loads(datagram.partition(b"webpd: ")[2])["path"] for datagram in settled(nginx, receiver)]
+    assert told.count(f"{URL}/b.jpg") == 1
+    assert 1 <= told.count(f"{URL}/a.jpg") <= 1 + (time.monotonic() - begun) / 10
     receiver.close()
 
 
@@ -115,26 +134,33 @@ def test_the_path_of_a_hint_is_decoded_and_json(nginx: Nginx, tree: Path, place:
 def test_while_the_service_is_away_requests_are_answered_and_when_it_is_back_it_is_told(
     nginx: Nginx, tree: Path, place: Path
 ) -> None:
-    picture(tree / "a.jpg", sidecar=False)
+    numbers = iter(range(1000))
+
+    def ask() -> None:
+        name = f"{next(numbers)}.jpg"
+        picture(tree / name, sidecar=False)
+        assert kind(nginx.ask(f"{URL}/{name}", **TAKES)) == "original"
+
     for _ in range(3):
         for _ in range(20):
-            assert kind(nginx.ask(f"{URL}/a.jpg", **TAKES)) == "original"
+            ask()
         receiver = Receiver(place / "hint.sock")
-        nginx.ask(f"{URL}/a.jpg", **TAKES)  # nginx may meet the old socket once more
-        nginx.ask(f"{URL}/a.jpg", **TAKES)
+        ask()  # nginx may meet the old socket once more
+        ask()
         assert settled(nginx, receiver)
         receiver.close()
 
 
 def test_a_service_that_hangs_keeps_nobody_waiting(nginx: Nginx, tree: Path, place: Path) -> None:
-    picture(tree / "a.jpg", sidecar=False)
     queue = int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text("ascii"))
     receiver = Receiver(place / "hint.sock")  # and reads nothing: once its queue is full, who waits does so for ever
     requests = queue + 200
-    for _ in range(requests):
-        assert kind(nginx.ask(f"{URL}/a.jpg", **TAKES)) == "original"
+    for number in range(requests + 1):
+        picture(tree / f"{number}.jpg", sidecar=False)
+    for number in range(requests):
+        assert kind(nginx.ask(f"{URL}/{number}.jpg", **TAKES)) == "original"
     assert 0 < len(settled(nginx, receiver)) < requests
-    assert kind(nginx.ask(f"{URL}/a.jpg", **TAKES)) == "original"
+    assert kind(nginx.ask(f"{URL}/{requests}.jpg", **TAKES)) == "original"
     assert settled(nginx, receiver)
     receiver.close()
 
