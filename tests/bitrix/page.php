@@ -3,6 +3,7 @@
  * A page of the shop. What is to happen on it comes as JSON on the standard input:
  *
  *     root       document root
+ *     handler    the file that init.php takes in, twice
  *     define     constants of init.php
  *     resize     list of [SUBDIR, FILE_NAME, width, file with the thumbnail to come of it]
  *     delete     list of [SUBDIR, FILE_NAME]
@@ -58,8 +59,8 @@ if (isset($asked['first'])) {
         return $asked['first'];
     }, 50);
 }
-require_once dirname(__DIR__, 2) . '/deploy/bitrix/webpd.php';
-require_once dirname(__DIR__, 2) . '/deploy/bitrix/webpd.php';
+require_once $asked['handler'];
+require_once $asked['handler'];
 
 foreach ($asked['resize'] ?? [] as [$subdir, $name, $width, $thumbnail]) {
     $size = ['width' => $width, 'height' => $width];

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.bitrix.listener import TOKEN, HintServer, drips, hangs, swallows
-from tests.bitrix.shop import PHOTO, Page, Shop, php, url_of
+from tests.bitrix.listener import TOKEN, drips, hangs, swallows
+from tests.bitrix.shop import PHOTO, Page, Shop, url_of
 from tests.lab import free_port
 from tests.service.driver import Service
 
@@ -71,16 +71,7 @@ def test_a_page_with_several_hints_tries_no_second_one_after_its_budget_is_spent
     assert page.text.endswith("visitor has it")
 
 
-def test_what_runs_for_long_sends_hints_all_along(server: HintServer) -> None:
-    php(
-        "foreach (['a', 'b', 'c'] as $name) { tell(\"/upload/resize_cache/a/1_1_1/$name.jpg\"); later(); }",
-        server.server_port,
-    )
-    folder = "/upload/resize_cache/a/1_1_1"
-    assert server.hints == [[f"{folder}/a.jpg"], [f"{folder}/b.jpg"], [f"{folder}/c.jpg"]]
-
-
-def test_what_runs_for_long_has_its_budget_for_each_span_of_time() -> None:
+def test_what_runs_for_long_has_its_budget_for_each_span_of_time(shop: Shop) -> None:
     code = """
         foreach ([1, 2] as $span) {
             foreach (range(1, 1200) as $number) tell("/upload/resize_cache/a/1_1_1/$span-$number.jpg");
@@ -88,7 +79,7 @@ def test_what_runs_for_long_has_its_budget_for_each_span_of_time() -> None:
         }
     """
     with socket.create_server(("127.0.0.1", 0), backlog=16) as listener:
-        php(code, listener.getsockname()[1])
+        shop.run(code, listener.getsockname()[1])
         listener.setblocking(False)
         calls = 0
         with contextlib.suppress(BlockingIOError):

@@ -1,18 +1,22 @@
 """The file for Bitrix' init.php under real PHP: what it tells, and that a page never notices it."""
 
 import os
-import re
-import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.bitrix.listener import TOKEN, HintServer, hangs, hint_server, swallows
-from tests.bitrix.shop import HANDLER, OTHER_TOKEN, PHOTO, Shop, php, url_of
+from tests.bitrix.listener import TOKEN, HintServer, hint_server
+from tests.bitrix.shop import OTHER_TOKEN, PHOTO, Shop, url_of
 from tests.conftest import write
-from tests.lab import free_port
 from tests.service.driver import Service
+
+
+@pytest.fixture
+def shop(shop: Shop) -> Shop:
+    """The shop, in no hurry."""
+    shop.have_time()
+    return shop
 
 
 def test_all_thumbnails_of_a_page_are_told_in_one_hint_after_the_visitor_has_it(shop: Shop, server: HintServer) -> None:
@@ -79,40 +83,39 @@ def test_an_import_of_thousands_sends_hints_that_the_service_takes(shop: Shop, s
     assert len(server.hints) > 2  # each of them was within the limits, or the server had not taken it
 
 
-def test_names_of_any_bytes_arrive(server: HintServer) -> None:
+def test_names_of_any_bytes_arrive(shop: Shop, server: HintServer) -> None:
     code = r"""
         foreach (["\xc0.jpg", "new\nline.jpg", "\xff\n\"\\.jpg"] as $name) tell("/upload/resize_cache/a/1_1_1/$name");
     """
-    php(code, server.server_port)
+    shop.run(code, server.server_port)
     names = [b"\xc0.jpg", b"new\nline.jpg", b'\xff\n"\\.jpg']
     assert server.paths == [os.fsdecode(b"/upload/resize_cache/a/1_1_1/" + name) for name in names]
 
 
-def test_a_site_in_cp1251_tells_the_names_that_the_files_have(tmp_path: Path, server: HintServer) -> None:
+def test_a_site_in_cp1251_tells_the_names_that_the_files_have(shop: Shop, server: HintServer) -> None:
     """There names are cp1251 in the database and for PHP, and UTF-8 in the file system, as Bitrix converts them."""
     folder = "/upload/resize_cache/iblock/фото/1_1_1"
     made, deleted = f"{folder}/новая.jpg", f"{folder}/старая.jpg"
-    write(tmp_path / f"{deleted[1:]}.webp", b"sidecar")
+    write(shop.root / f"{deleted[1:]}.webp", b"sidecar")
     code = f"""
         class CBXVirtualIo
         {{
             static function GetInstance() {{ return new self; }}
             function GetPhysicalName($name) {{ return iconv('CP1251', 'UTF-8', $name); }}
         }}
-        $_SERVER['DOCUMENT_ROOT'] = '{tmp_path}';
+        $_SERVER['DOCUMENT_ROOT'] = '{shop.root}';
         $site = function ($text) {{ return iconv('UTF-8', 'CP1251', $text); }};
         tell($site('{made}'));
         $file = ['SUBDIR' => $site('iblock/фото'), 'FILE_NAME' => $site('старая.jpg')];
         foreach (GetModuleEvents('main', 'OnPhysicalFileDelete') as $event) ExecuteModuleEventEx($event, [$file]);
     """
-    php(code, server.server_port)
+    shop.run(code, server.server_port)
     assert server.paths == [made, deleted]
 
 
-def test_names_arrive_where_php_counts_characters_for_bytes(tmp_path: Path, server: HintServer) -> None:
+def test_names_arrive_where_php_counts_characters_for_bytes(shop: Shop, server: HintServer) -> None:
     """As PHP 7 does with mbstring.func_overload=2, which Bitrix asked for until 2020: it exchanges these functions."""
-    exchanged = re.sub(r"\b(strlen|substr|strpos)\(", r"mb_\1(", HANDLER.read_text("utf-8"))
-    handler = write(tmp_path / "webpd.php", exchanged.encode())
+    shop.change_handler(r"\b(strlen|substr|strpos)\(", r"mb_\1(")
     code = """
         function characters($text) { return preg_split('//u', $text, -1, PREG_SPLIT_NO_EMPTY); }
         function mb_strlen($text) { return count(characters($text)); }
@@ -120,18 +123,28 @@ def test_names_arrive_where_php_counts_characters_for_bytes(tmp_path: Path, serv
         function mb_strpos($text, $part) { return strpos($text, $part); }
         tell('/upload/resize_cache/iblock/фото/1_1_1/кошка.jpg');
     """
-    php(code, server.server_port, handler)
+    shop.run(code, server.server_port)
     assert server.paths == ["/upload/resize_cache/iblock/фото/1_1_1/кошка.jpg"]
 
 
-def test_where_only_the_new_events_of_bitrix_are_there_they_are_used(server: HintServer) -> None:
+def test_what_runs_for_long_sends_hints_all_along(shop: Shop, server: HintServer) -> None:
+    shop.run(
+        "foreach (['a', 'b', 'c'] as $name) { tell(\"/upload/resize_cache/a/1_1_1/$name.jpg\"); later(); }",
+        server.server_port,
+    )
+    folder = "/upload/resize_cache/a/1_1_1"
+    assert server.hints == [[f"{folder}/a.jpg"], [f"{folder}/b.jpg"], [f"{folder}/c.jpg"]]
+
+
+def test_where_only_the_new_events_of_bitrix_are_there_they_are_used(shop: Shop, server: HintServer) -> None:
     code = (
         "namespace Bitrix\\Main {class EventManager {public $handlers=[];"
         "public static function getInstance(){static $one; return $one ?? $one=new self;}"
         "public function addEventHandlerCompatible($module,$event,$handler)"
         '{$this->handlers["$module:$event"]=$handler;}'
         "}} namespace {"
-        f"define('WEBPD_HINT_URL','{url_of(server.server_port)}');define('WEBPD_TOKEN','{TOKEN}');require '{HANDLER}';"
+        f"define('WEBPD_HINT_URL','{url_of(server.server_port)}');define('WEBPD_TOKEN','{TOKEN}');"
+        f"require '{shop.handler}';"
         "$handlers=\\Bitrix\\Main\\EventManager::getInstance()->handlers;"
         "$handlers['main:OnAfterResizeImage']([],[],null,'/upload/resize_cache/a/1_1_1/a.jpg',null,null);"
         "echo implode(' ',array_keys($handlers));}"
@@ -189,31 +202,3 @@ def test_hints_go_by_tls_to_whom_the_certificate_names_alone(shop: Shop, certifi
             page = shop.page(url, *options, address="127.0.0.1", resize=resize)
             assert page.text.endswith("visitor has it")
     assert server.paths == ["/upload/resize_cache/iblock/0ab/120_120_1/2-cdn.example.test.jpg"]
-
-
-def test_check_says_in_words_what_is_wrong(shop: Shop, server: HintServer) -> None:
-    def said(url: str | None, **settings: str) -> str:
-        text = shop.page(url, check=True, **settings).text
-        return text.partition("\n")[0]
-
-    assert "202 Accepted" in said(url_of(server.server_port))
-    assert "401 Unauthorized" in said(url_of(server.server_port), token=OTHER_TOKEN)
-    assert "refuses connections" in said(url_of(free_port()))
-    assert "WEBPD_HINT_URL=" in said(None)
-    assert "WEBPD_TOKEN" in said(url_of(server.server_port), token=OTHER_TOKEN[:5])
-    assert "WEBPD_HINT_ADDRESS" in said("https://cdn.example.invalid/hint")
-    with hangs() as port:
-        assert "no answer within 80 ms" in said(url_of(port))
-    with swallows() as port:
-        assert "no connection" in said(url_of(port))
-
-
-def test_an_address_of_ipv6_is_called_as_one(shop: Shop) -> None:
-    try:
-        listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
-    except OSError:
-        pytest.skip("no IPv6 here")
-    with listener:
-        port = listener.getsockname()[1]
-        text = shop.page(url_of(port, host="[::1]"), check=True).text
-    assert "no answer within 80 ms" in text

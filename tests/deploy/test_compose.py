@@ -102,6 +102,14 @@ def test_all_containers_are_sealed_limited_and_watched() -> None:
     assert "HEALTHCHECK" in DOCKERFILE
 
 
+def test_nginx_may_start_all_its_processes() -> None:
+    """Which "auto" would not have: it goes by the cores of the host."""
+    text = (REPOSITORY / "deploy" / "docker" / "nginx.conf").read_text("utf-8")
+    workers = re.search(r"^worker_processes (\d+);$", text, re.MULTILINE)
+    assert workers is not None
+    assert int(workers[1]) < SERVICES["nginx"]["pids_limit"]
+
+
 def test_nobody_from_outside_reaches_more_than_nginx_unless_it_is_wished() -> None:
     for name, service in SERVICES.items():
         for port in service.get("ports", ()):
