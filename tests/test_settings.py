@@ -108,7 +108,6 @@ def test_values_are_read_as_people_write_them(variable: str, text: str, option: 
         ("WEBPD_MAX_PIXELS", "0"),
         ("WEBPD_IO_THREADS", "0"),
         ("WEBPD_IO_THREADS", "1025"),
-        ("WEBPD_STATE_DIR", ""),
         ("WEBPD_WATCH", "fanotify"),
         ("WEBPD_POLL_INTERVAL", "0"),
         ("WEBPD_POLL_INTERVAL", "-5"),
@@ -124,7 +123,6 @@ def test_values_are_read_as_people_write_them(variable: str, text: str, option: 
         ("WEBPD_RATE_LIMIT_BYTES", "0KiB/minute"),
         ("WEBPD_RATE_LIMIT_URGENT", "101"),
         ("WEBPD_ROLE", "convert"),
-        ("WEBPD_HOST_NAME", ""),
         ("WEBPD_REDIS_URL", "127.0.0.1:6379"),
         ("WEBPD_REDIS_URL", "http://127.0.0.1"),
         ("WEBPD_QUEUE_URL", "redis://"),
@@ -135,7 +133,6 @@ def test_values_are_read_as_people_write_them(variable: str, text: str, option: 
         ("WEBPD_HEALTH_ADDRESS", "8088"),
         ("WEBPD_HEALTH_ADDRESS", "localhost:http"),
         ("WEBPD_METRICS_ADDRESS", "localhost:65536"),
-        ("WEBPD_ALLOWED_HOSTS", ""),
         ("WEBPD_ALLOWED_HOSTS", "*"),
         ("WEBPD_ALLOWED_HOSTS", "localhost:8088"),
         ("WEBPD_ALLOWED_HOSTS", "::1"),
@@ -148,6 +145,14 @@ def test_a_wrong_value_names_the_variable_the_value_and_what_is_allowed(variable
         load({}, {variable: text})
     assert str(error.value).startswith(f"{variable}={text}: allowed is ")
     assert "\n" not in str(error.value)
+
+
+def test_an_empty_variable_counts_as_not_set_but_that_no_folder_may_be_excluded(tmp_path: Path) -> None:
+    environ = {f"WEBPD_{name.upper()}": "" for name in Settings.model_fields if name != "roots"}
+    file = str(write(tmp_path / "a.toml", b"quality = 10\nexclude = ['x']"))
+    loaded = load({}, environ, file)
+    assert loaded.settings == Settings(quality=10, exclude=())
+    assert (loaded.origin["quality"], loaded.origin["owner"]) == (f"{file}: quality", "default")
 
 
 def test_the_password_of_a_redis_is_never_shown() -> None:
@@ -163,7 +168,7 @@ def test_the_password_of_a_redis_is_never_shown() -> None:
 
 def test_the_token_is_never_shown() -> None:
     assert shown("token", load({}, {"WEBPD_TOKEN": "0123456789secret"}).settings.token) == "***"
-    for wrong in ("", "secret", "secret secret secret", "secret-" * 40, "secret-секрет-секрет"):
+    for wrong in ("secret", "secret secret secret", "secret-" * 40, "secret-секрет-секрет"):
         with pytest.raises(UsageError, match=r"^WEBPD_TOKEN=\*\*\*: allowed is none, or 16") as error:
             load({}, {"WEBPD_TOKEN": wrong})
         assert "secret" not in str(error.value)
@@ -207,6 +212,16 @@ def test_roots_inside_one_another_are_refused_also_through_a_link(tmp_path: Path
             load({}, {"WEBPD_ROOTS": ",".join(map(str, roots))})
     (tmp_path / "ab").mkdir()
     load({}, {"WEBPD_ROOTS": f"{tmp_path}/a,{tmp_path}/ab"})
+
+
+def test_two_servers_at_one_address_are_refused_but_for_ports_that_are_to_be_found() -> None:
+    same = {"WEBPD_HEALTH_ADDRESS": "127.0.0.1:9000", "WEBPD_METRICS_ADDRESS": "127.0.0.1:9000"}
+    with pytest.raises(UsageError, match=r"^WEBPD_METRICS_ADDRESS=127\.0\.0\.1:9000: WEBPD_HEALTH_ADDRESS is the same"):
+        load({}, same)
+    with pytest.raises(UsageError, match=r"^WEBPD_HEALTH_ADDRESS=127\.0\.0\.1:9101: WEBPD_METRICS_ADDRESS is the same"):
+        load({}, {"WEBPD_HEALTH_ADDRESS": "127.0.0.1:9101"})
+    load({}, {"WEBPD_HEALTH_ADDRESS": "127.0.0.1:0", "WEBPD_METRICS_ADDRESS": "127.0.0.1:0"})
+    load({}, {"WEBPD_HEALTH_ADDRESS": "off", "WEBPD_METRICS_ADDRESS": "off"})
 
 
 def test_every_option_says_what_it_is_and_what_is_allowed() -> None:

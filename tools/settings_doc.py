@@ -49,6 +49,9 @@ a line that names the variable, the value and what is allowed; so does an option
 a variable that is none is only warned of. `webpd run` reads all of them anew on SIGHUP. Which options a command has as
 flags, its `--help` says.
 
+A variable that is empty counts as not set; but an empty `WEBPD_EXCLUDE` leaves no folder alone, and an empty
+`WEBPD_ROOTS` is refused.
+
 Lists are comma-separated or JSON, sizes such as `128MiB`, times such as `90`, `1.5s`, `2m`, `1h` or `30d`.
 """
 

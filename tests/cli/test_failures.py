@@ -105,7 +105,8 @@ def test_a_path_chooses_what_is_at_it_and_below_it(failures: Callable[..., Ended
     assert paths(failures("--json", f"{ROOT}/a/")) == [f"{ROOT}/a/1.jpg", f"{ROOT}/a/2.png"]
     chosen = failures("--json", f"{ROOT}/ab/3.jpg", "/srv/other")
     assert paths(chosen) == ["/srv/other/z.jpg", f"{ROOT}/ab/3.jpg"]
-    assert failures(f"{ROOT}/elsewhere").out == "nothing failed\n"
+    assert failures(f"{ROOT}/elsewhere").out == f"nothing failed below {ROOT}/elsewhere\n"
+    assert failures("--retry", f"{ROOT}/elsewhere").out == f"nothing failed below {ROOT}/elsewhere\n"
     assert failures("").code == 2
 
 
@@ -180,7 +181,7 @@ def test_a_service_that_runs_tries_what_was_chosen_again_and_nothing_else(
         one.wait_until(lambda: len(paths(failures("--json"))) == 2, "both are remembered")
         told = failures("--retry", tmp_path / "tree" / "a")
         assert told.code == 0
-        assert told.out.splitlines()[-1] == "1 will be tried again by the service that runs"
+        assert told.out.startswith("1 will be tried again by the service that runs; as they failed before:\n")
         one.wait_until(lambda: one.outcomes()["failed"] == 3, "it was tried again")
         one.settle()
         assert one.outcomes()["failed"] == 3

@@ -69,7 +69,7 @@ def test_a_running_service_is_told_with_its_queue_and_its_roots(service: Asked, 
     lines = webpd("status", WEBPD_STATE_DIR=str(service.state), WEBPD_HEALTH_ADDRESS="off").out.splitlines()
     assert lines[0] == f"webpd runs at {service.state}/control.sock and is well"
     assert "queue     0 urgent, 0 fresh, 0 backfill, 0 delayed, 0 in flight" in lines
-    assert re.search(r"mount well, watched by (inotify|poll)\)$", lines[-3])
+    assert re.search(r"mount well, watched by (inotify|polling)\)$", lines[-3])
 
 
 def test_what_was_counted_in_a_root_is_what_the_tree_held_then(service: Asked, webpd: Webpd) -> None:
@@ -176,6 +176,8 @@ def test_a_running_service_is_told_even_where_its_database_is_not_found(
     assert told.code == 0
     assert (told.json["service"], told.json["totals"], told.json["rate"]) == ("ok", None, None)
     assert empty in told.json["notes"][0]
+    lines = text(told.json).splitlines()
+    assert re.fullmatch(r" +\d+ images in 1 directories, 0 unsettled", lines[-1])  # and not that no walk has ended
 
 
 def test_a_degraded_service_makes_it_fail(
@@ -195,7 +197,7 @@ def test_a_degraded_service_makes_it_fail(
         assert told.code == 1
         assert "DEGRADED" in told.out
         assert f"root {tree} is down: mount full: " in told.out
-        assert f"{tree} (tmpfs, mount full: " in told.out
+        assert f"\n{tree} (tmpfs, mount full, watched by" in told.out
     finally:
         one.close()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import PIL
 import pytest
 
-from tests.doctor.clinic import doctor, found, left_behind, open_folder, sick
+from tests.doctor.clinic import command_in, doctor, found, left_behind, open_folder, sick
 from tests.lab import SshfsLab
 from tests.redis.server import RedisServer
 from webpd.convert.sandbox import LIBSECCOMP
@@ -64,7 +64,7 @@ def test_another_user_than_root_is_told_what_it_cannot_do_and_what_could_not_be_
         done = doctor("--json", "--state-dir", folder / "state", shop, before=(*nobody, *reads))
     bad = found(done)
     assert bad["root.writable"]["verdict"] == "fault"
-    assert "setfacl -R -m u:65534:rwX" in bad["root.writable"]["cure"]
+    assert f"setfacl -R -m u:nobody:rwX,d:u:nobody:rwX {shop}`" in bad["root.writable"]["cure"]
     assert f"`install -d -m 700 -o 65534 {folder}/state` as root" in bad["state.writable"]["cure"]
     assert left_behind(shop) == []
 
@@ -180,8 +180,13 @@ def test_a_queue_on_a_redis_that_evicts_and_a_cache_on_one_that_does_not(tmp_pat
         swapped = list(servers.look(Settings(redis_url=keeping.url, queue_url=evicting.url)))
         cache, queue = (finding for finding in swapped if finding.id == "redis.policy")
         assert (cache.verdict, queue.verdict) == (Verdict.WARNING, Verdict.FAULT)
-        assert "CONFIG SET maxmemory-policy noeviction" in queue.cure
-        assert "CONFIG SET maxmemory-policy allkeys-lru" in cache.cure
+        for server, one in ((evicting, queue), (keeping, cache)):
+            host, port = server.address
+            assert f"`redis-cli -h {host} -p {port} CONFIG SET maxmemory-policy" in one.cure
+        # Done as they say, each server is what it is used for.
+        evicting.cli(*command_in(queue.cure, "redis-cli").split()[5:])
+        keeping.cli(*command_in(cache.cure, "redis-cli").split()[5:])
+        assert "redis.policy" not in sick(servers.look(Settings(redis_url=keeping.url, queue_url=evicting.url)))
         assert evicting.cli("KEYS", "webpd:probe:*") == ""
 
 
@@ -194,7 +199,9 @@ def test_a_redis_with_another_password_one_that_hangs_one_without_limits_and_one
         assert "wrong" not in f"{wrong.subject}{wrong.detail}{wrong.cure}"
         loose = sick(servers.look(Settings(redis_url=server.administrator)))
         assert set(loose) == {"redis.maxmemory", "redis.persistence", "redis.rights"}
-        assert "CONFIG SET maxmemory 512mb" in loose["redis.maxmemory"].cure
+        assert f"-p {server.address[1]} CONFIG SET maxmemory 512mb" in loose["redis.maxmemory"].cure
+        assert f"-p {server.address[1]} CONFIG SET appendonly yes" in loose["redis.persistence"].cure
+        assert f"-p {server.address[1]} ACL LOAD" in loose["redis.rights"].cure
         server.freeze()
         assert "does not answer within" in sick(servers.look(Settings(redis_url=server.url)))["redis.answers"].detail
         url = server.url

@@ -100,7 +100,8 @@ def test_wrong_settings_are_a_fault(tmp_path: Path) -> None:
 
 
 def test_checks_that_are_told_to_end_clear_away_their_files(tmp_path: Path, settings: Settings) -> None:
-    begun = Apart(lambda: writing.look(Topic(""), str(tmp_path), mount_of(str(tmp_path)), settings))
+    folder = str(tmp_path)
+    begun = Apart(lambda: writing.look(Topic(""), folder, folder, mount_of(folder), settings))
     findings = begun.findings(30)
     assert next(findings).id == "root.mode"
     begun.close()
@@ -156,14 +157,15 @@ def test_a_mount_that_is_read_only(tmpfs: Callable[[str], Path], settings: Setti
 
 def test_folders_that_this_user_may_not_write_or_list(photograph: Photograph) -> None:
     with open_folder(0o755) as folder:
-        write(folder / "tree" / "photo.jpg", photograph())
+        for name in "abc":
+            write(folder / "tree" / name / "photo.jpg", photograph())
         (folder / "tree" / "closed").mkdir(mode=0o700)
         settings = Settings(state_dir=str(folder / "state"))
         bad = looked_at_by_nobody(lambda: [*root.look(str(folder / "tree"), settings), *state.look(settings)])
     assert "closed" in bad["root.readable"]["detail"]
-    assert "setfacl" in bad["root.readable"]["cure"]
-    assert "Permission denied" in bad["root.writable"]["detail"]
-    assert "setfacl -R -m u:65534:rwX" in bad["root.writable"]["cure"]
+    assert f"setfacl -R -m u:nobody:rwX,d:u:nobody:rwX {folder}/tree`" in bad["root.readable"]["cure"]
+    assert "Permission denied (it belongs to root)" in bad["root.writable"]["detail"]
+    assert f"setfacl -R -m u:nobody:rwX,d:u:nobody:rwX {folder}/tree`" in bad["root.writable"]["cure"]
     assert "install -d" in bad["state.writable"]["cure"]
 
 
@@ -190,14 +192,21 @@ def test_mounts_without_the_options_that_keep_them_alive_and_shared(lab: SshfsLa
         bad = sick(root.look(str(point), settings))
         for option in ("reconnect", "ServerAliveInterval=15", "allow_other", "dcache_timeout=20"):
             assert any(f"-o {option}" in finding.cure for finding in bad.values()), option
-        for id_ in ("mount.reconnect", "mount.server_alive", "mount.allow_other", "mount.cache"):
-            subprocess.run(["sh", "-c", command_in(bad[id_].cure, "umount")], check=True)
-            assert id_ not in sick(root.look(str(point), settings))
+        (command_for_all,) = {command_in(finding.cure, "umount") for finding in bad.values()}
+        subprocess.run(["sh", "-c", command_for_all], check=True)
+        assert sick(root.look(str(point), settings)) == {}
         subprocess.run(["fusermount3", "-u", str(point)], check=True)
         subprocess.run([*command[:4], "allow_other,reconnect", *command[5:]], check=True)
         assert "default_permissions" in sick(root.look(str(point), settings))["mount.default_permissions"].cure
     finally:
         subprocess.run(["fusermount3", "-u", "-z", str(point)], check=True)
+
+
+def test_who_mounts_as_another_user_than_root_is_told_what_lets_others_in() -> None:
+    mount = Mount("/srv", "fuse.sshfs", source="origin:/srv", options=("rw", "user_id=1000"))
+    (lacks,) = [mounting._others(Topic("/srv"), mount)]
+    (told,) = mounting._told(Topic("/srv"), mount, [lacks])
+    assert told.cure.startswith("put `user_allow_other` into /etc/fuse.conf first")
 
 
 def test_mounts_of_fstab_are_mended_there(lab: SshfsLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +220,7 @@ def test_mounts_of_fstab_are_mended_there(lab: SshfsLab, tmp_path: Path, monkeyp
 
 def test_a_mount_that_hangs_is_a_fault_and_neither_a_hung_doctor_nor_one_that_leaves_something(tmp_path: Path) -> None:
     (tmp_path / "sound").mkdir()
-    with sshfs_lab(tmp_path / "lab", options=("ServerAliveInterval=15",)) as lab:
+    with sshfs_lab(tmp_path / "lab") as lab:
         lab.stop()
         try:
             done = doctor("--json", "--state-dir", tmp_path / "state", lab.mnt, tmp_path / "sound")
@@ -224,6 +233,7 @@ def test_a_mount_that_hangs_is_a_fault_and_neither_a_hung_doctor_nor_one_that_le
         finally:
             lab.cont()
         assert again.startswith("sshfs ")
+        assert again.endswith(" -o ServerAliveInterval=15,ServerAliveCountMax=3")
         checks = json.loads(done.stdout)
         assert (hangs["verdict"], hangs["subject"]) == ("fault", str(lab.mnt))
         well = {(check["subject"], check["id"]) for check in checks if check["verdict"] == "ok"}
@@ -277,7 +287,8 @@ def test_a_mount_whose_sshfs_was_killed_and_one_that_was_put_away(tmp_path: Path
         lab.unmount()
         away = sick(root.look(str(lab.mnt), settings))["root.mounted"]
         assert "fuse.sshfs" in away.detail
-        assert f"`mount {lab.mnt}`" in away.cure
+        assert f"`sshfs USER@HOST:FOLDER {lab.mnt} -o reconnect,ServerAliveInterval=15" in away.cure
+        assert mounting.first("/srv/www", "nfs4") == "`mount /srv/www`"
 
 
 def test_options_of_nfs_that_lose_what_was_written_or_ask_for_everything_again() -> None:

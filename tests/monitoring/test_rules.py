@@ -160,7 +160,8 @@ def test_links_open_once_the_command_that_is_told_has_put_an_address_before_them
     (script,) = re.findall(r"sed -i '([^']+)' \S*alerts\.yml", told_in.read_text("utf-8"))
     subprocess.run(["sed", "-i", script, rules], check=True)
     assert promtool("check", "rules", str(rules)).returncode == 0
-    alerts = re.split(r"\n +- alert: ", rules.read_text("utf-8"))[1:]
+    head, *alerts = re.split(r"\n +- alert: ", rules.read_text("utf-8"))
+    assert (DEPLOY / "alerts.yml").read_text("utf-8").startswith(head), "the command that the file tells was changed"
     assert alerts
     for name, rule in ((alert.split()[0], alert) for alert in alerts):
         assert f'runbook_url: "https://wiki.example.com/webpd/runbook.md#{name.lower()}"' in rule

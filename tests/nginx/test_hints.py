@@ -87,7 +87,6 @@ def test_an_image_that_many_ask_for_is_told_once_in_a_while_and_everybody_is_ans
     receiver = Receiver(place / "hint.sock")
     picture(tree / "a.jpg", sidecar=False)
     picture(tree / "b.jpg", sidecar=False)
-    nginx.ask(f"{URL}/a.jpg", "HEAD", **TAKES)
     begun = time.monotonic()
     for _ in range(300):
         assert kind(nginx.ask(f"{URL}/a.jpg", **TAKES)) == "original"

@@ -1,5 +1,6 @@
 """What is reachable below a root and what is not, beside the locations that a Bitrix server has of its own."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import write
-from tests.lab import wait_for
+from tests.lab import sshfs_lab, wait_for
 from tests.nginx.server import Answer, Nginx, printed
 
 TAKES = {"accept": "image/avif,image/webp,*/*;q=0.8"}
@@ -285,3 +286,20 @@ def test_several_roots_of_a_site_stand_in_one_part(tmp_path: Path) -> None:
     with serve(tmp_path, one, other) as nginx:
         assert kind(nginx.ask("/upload/resize_cache/a.jpg", **TAKES)) == "sidecar"
         assert kind(nginx.ask("/upload/photos/a.jpg", **TAKES)) == "original"
+
+
+def test_after_sshfs_has_reconnected_images_are_served_though_the_site_caches_open_files(tmp_path: Path) -> None:
+    cache = "open_file_cache max=100 inactive=1h; open_file_cache_valid 1s;\n"
+    with sshfs_lab(tmp_path / "lab") as lab:
+        picture(lab.origin / "upload" / "resize_cache" / "a.jpg")
+        http, server = printed(lab.mnt / "upload" / "resize_cache")
+        assert "open_file_cache off;" in server
+        with Nginx(tmp_path / "nginx", cache + http, server) as nginx:
+            assert kind(nginx.ask("/upload/resize_cache/a.jpg", **TAKES)) == "sidecar"
+            lab.kill_sshd()
+            lab.start_sshd()
+            file = os.open(lab.mnt / "upload" / "resize_cache" / "a.jpg.webp", os.O_RDONLY)
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)  # what the kernel has read hides what is lost
+            os.close(file)
+            assert kind(nginx.ask("/upload/resize_cache/a.jpg", **TAKES)) == "sidecar"
+            assert kind(nginx.ask("/upload/resize_cache/a.jpg")) == "original"

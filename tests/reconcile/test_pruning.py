@@ -226,6 +226,22 @@ def test_a_share_that_vanishes_at_once_is_kept_and_told_once_and_goes_when_it_is
     assert pruning.refused == 0
 
 
+def test_a_small_tree_that_lost_every_original_keeps_its_sidecars(
+    scene: Scene, reconciler: Reconciler, pruning: Pruning, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = [f"{number % 3}/{number}.jpg" for number in range(20)]
+    converted(scene, *paths)
+    for path in paths:
+        (scene.root / path).unlink()
+    with caplog.at_level(logging.WARNING):
+        for _ in range(4):
+            assert turn(scene, reconciler, pruning) == []
+    assert pruning.refused == 20
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert "not one original is left" in told
+    assert "webpd prune --yes --all" in told
+
+
 def test_a_folder_goes_when_it_has_been_empty_for_long_and_so_does_the_one_above(
     scene: Scene, reconciler: Reconciler, pruning: Pruning
 ) -> None:

@@ -28,10 +28,25 @@ def test_one_pass_ends_by_itself_and_tells_of_failures(tree: Path, service: Call
     one.launch("--once")
     assert one.ended() == 0
     assert len(sidecars(tree)) == IMAGES
+    assert not one.said("done: watching")
     write(tree / "broken.jpg", b"\xff\xd8\xff\xe0 and no more")
     one.launch("--once")
     assert one.ended() == 1
     assert one.said("broken.jpg")
+
+
+def test_where_one_runs_already_a_second_one_says_so_and_advises_no_other_address(
+    tree: Path, service: Callable[..., Service], webpd: Callable[..., Ended]
+) -> None:
+    one = service(tree)
+    one.start()
+    (told,) = one.said("listening", "webpd_health_address")
+    assert told["page"] == f"http://127.0.0.1:{one.health_port}/"
+    address = f"127.0.0.1:{one.health_port}"
+    second = webpd("run", tree, WEBPD_STATE_DIR=str(one.state), WEBPD_HEALTH_ADDRESS=address, WEBPD_OWNER="keep")
+    assert second.code == 3
+    assert f"another webpd runs with this state directory ({one.state})" in second.err
+    assert "can't listen" not in second.err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

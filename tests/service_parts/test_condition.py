@@ -120,7 +120,7 @@ def test_a_mount_that_hangs_is_down_since_then_and_what_to_do_is_told(
         try:
             one.wait_until(lambda: one.part("root", str(lab.mnt))["state"] == "down", "the mount is seen to hang")
             hung = one.part("root", str(lab.mnt))
-            assert hung["reason"].startswith(f"mount hung: the mount at {lab.mnt} (fuse.sshfs) has not answered for")
+            assert hung["reason"].startswith(f"mount hung: the mount at {lab.mnt} (fuse.sshfs) did not answer within")
             assert hung["cure"].startswith("check the link and the server")
             assert hung["since"] > well["since"]
             assert one.reasons() == f"not ready\nroot {lab.mnt}: {hung['reason']}\n"

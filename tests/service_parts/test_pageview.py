@@ -26,7 +26,7 @@ class Service:
     """What the view asks of a service, with one root and as much to do as is set."""
 
     def __init__(self) -> None:
-        self.waiting = self.in_flight = self.folders = self.done = 0
+        self.waiting = self.in_flight = self.folders = self.done = self.skipped = 0
         self.conditions: Any = SimpleNamespace(now=list)
         self.started = True
         self.stopping = asyncio.Event()
@@ -45,7 +45,7 @@ class Service:
 
     @property
     def metrics(self) -> Any:
-        return SimpleNamespace(outcomes={Result.CONVERTED: self.done})
+        return SimpleNamespace(outcomes={Result.CONVERTED: self.done, Result.SKIPPED: self.skipped})
 
     async def retry(self, paths: Sequence[str]) -> int:
         raise NotImplementedError
@@ -88,6 +88,19 @@ def test_the_time_left_is_that_in_which_the_rest_is_done_at_the_speed_of_the_las
         service.done, service.folders = 2 * second, 10_000 - 10 * (second - 60)
         view.sample(charted=True)
     assert work(view)["left"] == pytest.approx((10_000 - 600) / 10, rel=0.1)
+
+
+def test_what_is_skipped_shortens_the_time_left_and_is_no_speed(
+    service: Service, view: PageView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+    for second in range(0, 65, 5):
+        clock = float(second)
+        service.skipped, service.waiting = 2 * second, 1000 - 2 * second
+        view.sample(charted=True)
+    told = work(view)
+    assert (told["pace"], told["left"]) == (0, (1000 - 120) // 2)
 
 
 def test_no_time_is_told_while_nothing_moves_and_none_where_nothing_is_to_be_done(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.conftest import LIMITS, write
+from tests.conftest import LIMITS, as_nobody, write
 from tests.service_parts.shop import ENCODING, FINGERPRINT, LOCAL, MTIME, NETWORK, Clock, Shop
 from webpd.convert.pool import CodecPool
 from webpd.model import Failure, Known, Result, Sidecar, Skip
@@ -210,6 +210,18 @@ def test_when_something_else_is_in_the_way_the_job_comes_again_ever_later(
     assert str(path.parent) in verdict.failure
     assert shop.blamed == [None]
     assert shop.retries == 1
+
+
+def test_a_lack_of_rights_is_told_apart_from_what_else_is_in_the_way(shop: Shop) -> None:
+    job = shop.job(write(shop.root / "theirs/a.jpg", b"an original"))
+    (shop.root / "theirs").chmod(0o700)
+    told = as_nobody(lambda: vars_of(shop.worker().work(job)))
+    assert told["denied"]
+    assert "Permission denied" in told["failure"]
+
+
+def vars_of(verdict: Verdict) -> dict[str, object]:
+    return {"denied": verdict.denied, "failure": verdict.failure}
 
 
 def test_an_original_that_became_a_folder_comes_to_an_end(shop: Shop, photograph: Callable[..., bytes]) -> None:

@@ -213,10 +213,15 @@ def test_a_dry_run_removes_nothing(orphan: Callable[..., Path], tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("sidecars", "share", "most"), [(0, 0.2, 100), (500, 0.2, 100), (1000, 0.2, 200), (1000, 1.0, 1000), (1000, 0, 0)]
+    ("sidecars", "share", "most"), [(2, 0.2, 100), (500, 0.2, 100), (1000, 0.2, 200), (1000, 1.0, 1000), (1000, 0, 0)]
 )
 def test_a_share_may_go_and_a_hundred_always_unless_none_may(sidecars: int, share: float, most: int) -> None:
-    assert Pruner("/tree", DryPublisher(), share=share).most(sidecars) == most
+    assert Pruner("/tree", DryPublisher(), share=share).most(1, sidecars - 1) == most
+
+
+@pytest.mark.parametrize(("share", "most"), [(0.2, 10), (1.0, 10), (0, 0)])
+def test_where_no_original_is_left_only_a_few_may_go(share: float, most: int) -> None:
+    assert Pruner("/tree", DryPublisher(), share=share).most(0, 60) == most
 
 
 def test_an_empty_folder_goes_when_nothing_happened_in_it_for_long(tmp_path: Path, pruner: Pruner) -> None:

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from webpd.convert import starts
+from PIL import Image
+
+from webpd.convert import jpeg, png, pool, starts
 from webpd.ledger import database
 from webpd.redis import faults, link
 from webpd.service import condition, guard, hint_socket
@@ -102,7 +104,7 @@ def all_said() -> Iterator[str]:
         yield from cut(text)
     yield from (text.removeprefix(f"{X}: ") for text in sentences(guard, within="what"))
     yield from cut(f"can't be asked ({X}): raise `ulimit -n` and `ulimit -u`")
-    yield "look whether the disk is full or read-only"
+    yield from sentences(guard, within="cure")
     answers = {*map(filled, faults._ANSWERS.values())}
     for text in {*map(filled, sentences(faults))} - {"user executing the script"}:
         yield from cut(f"{text} ({X})" if text in answers else text)
@@ -118,8 +120,19 @@ def all_said() -> Iterator[str]:
         yield from (f"{path}: {reason}", cure)
 
 
+def of_images() -> set[str]:
+    """Return what is said of images that fail; what Pillow says in its own words is among it."""
+    found = {
+        text for module in (jpeg, png, pool, Image) for text in literals(ast.parse(inspect.getsource(module)), set())
+    }
+    return {text.removesuffix("; upload it again") for text in found}
+
+
 def test_every_reason_and_every_cure_is_said_in_russian_too_and_nothing_that_is_never_said() -> None:
-    assert {*map(filled, PAIRS)} - {JOINED} == {*all_said()}
+    pairs = [*map(filled, PAIRS)]
+    of_parts = pairs[: pairs.index(f"the {X} is damaged: {X}")]
+    assert {*of_parts} - {JOINED} == {*all_said()}
+    assert {*pairs[len(of_parts) :]} - {f"the {X} is damaged: {X}"} <= of_images()
 
 
 def test_the_russian_tells_of_the_same_things() -> None:
@@ -131,8 +144,8 @@ def test_the_russian_tells_of_the_same_things() -> None:
 
 def test_what_a_sentence_is_told_of_stays_as_it_is_or_is_said_in_russian_where_it_is_a_sentence() -> None:
     say = phrasebook("ru").say
-    assert say("mount hung: the mount at /mnt/ü (fuse.sshfs) has not answered for 3 s") == (
-        "том /mnt/ü (fuse.sshfs) не отвечает 3 с"
+    assert say("mount hung: the mount at /mnt/ü (fuse.sshfs) did not answer within 3 s") == (
+        "том /mnt/ü (fuse.sshfs) не ответил за 3 с"
     )
     assert say("polling was broken off: /srv/a (b): can't be listed: Permission denied") == (
         "обход прерван: /srv/a (b): не удаётся прочитать список файлов: Permission denied"
@@ -143,6 +156,7 @@ def test_what_a_sentence_is_told_of_stays_as_it_is_or_is_said_in_russian_where_i
         "папки, которые не читаются целиком: 2; сколько раз папку не удалось отслеживать через inotify: 1,000; она "
         "опрашивается"
     )
+    assert say("the JPEG is damaged: not enough image data") == "JPEG повреждён: данных картинки не хватает"
     assert (
         say("refuses connections; this host goes on by itself") == "не принимает соединения; узел работает сам по себе"
     )

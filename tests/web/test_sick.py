@@ -67,28 +67,36 @@ def test_while_a_mount_hangs_the_page_opens_says_so_and_shows_what_is_known(
     service: Callable[..., Service], tmp_path: Path, visitors: Visitors, photograph: Callable[..., bytes]
 ) -> None:
     with sshfs_lab(tmp_path / "lab") as lab:
-        write(lab.origin / "photo.jpg", photograph())
+        for number in range(12):
+            write(lab.origin / f"photo{number}.jpg", photograph(60 + number))
         one = service(lab.mnt)
-        one.wait_until((lab.origin / "photo.jpg.webp").exists, "it is converted")
+        one.wait_until(lambda: len([*lab.origin.glob("*.webp")]) == 12, "they are converted")
+        refused: list[str] = []
 
         def look(page: Page) -> None:
-            expect(page.locator("#figure figcaption")).to_contain_text("photo.jpg", timeout=30_000)
+            page.on("response", lambda answer: refused.append(answer.url) if answer.status >= 500 else None)
+            expect(page.locator("#figure figcaption")).to_contain_text("photo", timeout=30_000)
             lab.stop()
             expect(page.locator("#verdict")).to_have_text("Something is wrong", timeout=30_000)
             in_both(
                 page,
                 one,
                 verdict=("Something is wrong", "Есть неполадка"),
-                problems=("Check the link and the server; with SSHFS", "Проверьте связь и сервер; для SSHFS"),
+                problems=("ends what hangs; then mount again, SSHFS", "затем смонтируйте том снова, SSHFS"),
                 parts=(
-                    f"the mount at {lab.mnt} (fuse.sshfs) has not answered for 3 s.",
-                    f"Том {lab.mnt} (fuse.sshfs) не отвечает 3 с.",
+                    f"the mount at {lab.mnt} (fuse.sshfs) did not answer within 3 s.",
+                    f"Том {lab.mnt} (fuse.sshfs) не ответил за 3 с.",
                 ),
-                recent=("photo.jpg", "photo.jpg"),
+                recent=("photo0.jpg", "photo0.jpg"),
             )
-            expect(page.locator("#stage-note")).to_have_text("photo.jpg: сейчас не читается")
+            expect(page.locator("#parts li[data-is=down] time")).to_contain_text("уже", timeout=30_000)
+            expect(page.locator("#stage-note")).to_have_text("Выберите картинку для сравнения.")
+            assert (
+                len(refused) <= 2 * 3
+            )  # of both pages and of the change between them: a pair each, not all that are known
             lab.cont()
             expect(page.locator("#verdict")).to_have_text("Всё в порядке", timeout=30_000)
+            expect(page.locator("#figure figcaption")).to_be_visible(timeout=30_000)
 
         try:
             visitors.look(f"http://localhost:{one.health_port}", look, complaints=True)  # of a picture not to be had
@@ -113,3 +121,18 @@ def test_a_host_that_only_works_says_so_and_shows_how_it_is(
             )
 
         visitors.look(f"http://localhost:{one.health_port}", look)
+
+
+def test_where_others_can_reach_it_and_no_token_is_set_it_shows_nothing_and_says_once_what_to_set(
+    service: Callable[..., Service], tmp_path: Path, visitors: Visitors, photograph: Callable[..., bytes]
+) -> None:
+    write(tmp_path / "tree" / "photo.jpg", photograph())
+    one = service(tmp_path / "tree", WEBPD_ALLOWED_HOSTS="localhost,cdn.example")
+
+    def look(page: Page) -> None:
+        in_both(page, one, verdict=("Nothing is shown without a token", "Без токена ничего не показывается"))
+        expect(page.locator("main")).to_contain_text("задайте WEBPD_TOKEN")
+        assert page.locator("main").inner_text().count("WEBPD_TOKEN") == 1
+        expect(page.locator("#parts li")).to_have_count(0)
+
+    visitors.look(f"http://localhost:{one.health_port}", look, complaints=True)  # of what is refused

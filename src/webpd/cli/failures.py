@@ -70,9 +70,12 @@ def failures(
         counts = {"failures_total": total, "retried": retried}
         typer.echo(json.dumps({"failures": [_as_dict(event) for event in listed], **counts}, ensure_ascii=False))
         return
-    _print(listed, total)
+    if not total:
+        typer.echo(f"nothing failed below {', '.join(map(printable, below))}" if below else "nothing failed")
+        return
     if retry:
-        typer.echo(f"{retried:,} will be tried again by {by}")
+        typer.echo(f"{retried:,} will be tried again by {by}; as they failed before:")
+    _print(listed, total)
 
 
 def _retry(path: str, below: Sequence[str]) -> tuple[int, str]:
@@ -118,5 +121,3 @@ def _print(listed: "Sequence[Event]", total: int) -> None:
         typer.echo(f"{path}: {event.reason}: {printable(event.detail)} ({ago(now - event.at)})")
     if total > len(listed):
         typer.echo(f"and {total - len(listed):,} more: `--limit {total}` lists all")
-    if not total:
-        typer.echo("nothing failed")

@@ -136,9 +136,9 @@ def _link_line(name: str, link: Mapping[str, Any]) -> str:
 def _root_lines(root: Mapping[str, Any]) -> Iterator[str]:
     how = [root["kind"] or "not mounted yet"]
     if root["mount"] is not None:
-        how.append(f"mount {root['mount']}" + (f": {root['detail']}" if root["detail"] else ""))
+        how.append(f"mount {root['mount']}")  # what ails it is told above
     if root["watch"] is not None:
-        how.append(f"watched by {root['watch']}")
+        how.append(f"watched by {_WATCHED_BY.get(root['watch'], root['watch'])}")
     yield f"{root['root']} ({', '.join(how)})"
     if root["hosts"] is not None:
         hosts = "NO HOST of the same version and settings"
@@ -154,9 +154,13 @@ def _root_lines(root: Mapping[str, Any]) -> Iterator[str]:
             yield f"          unsettled now: {root['unsettled']:,} directories"
     elif root["images"] is not None:
         directories = f"{root['directories']:,} directories, {root['unsettled']:,} unsettled"
-        yield f"          {root['images']:,} images in {directories}, so far: the first walk has not ended"
+        # A service whose state folder is another one may have walked long ago: only where it knows none, it has not.
+        walked = root["mount"] is not None and root["directories"]
+        so_far = "" if walked else ", so far: the first walk has not ended"
+        yield f"          {root['images']:,} images in {directories}{so_far}"
 
 
+_WATCHED_BY = {"poll": "polling"}
 _COUNTED = {"kept_original": "kept", "skipped": "skipped", "failed": "failed"}
 
 

@@ -25,7 +25,7 @@ def look(settings: Settings) -> Iterator[Finding]:
         yield _cores(workers)
         yield _memory(workers, int(settings.worker_memory))
     yield files(_TOPIC, settings, resource.getrlimit(resource.RLIMIT_NOFILE)[0], "this shell")
-    yield _clock()
+    yield _clock(alone=settings.redis_url is None and settings.queue_url is None)
     yield from _systemd()
 
 
@@ -67,9 +67,13 @@ def _memory(workers: int, each: int) -> Finding:
     )
 
 
-def _clock() -> Finding:
+def _clock(*, alone: bool) -> Finding:
     if ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512)) != _TIME_ERROR:  # all zeros: only ask
         return _TOPIC.ok("host.clock", "the clock is synchronized")
+    if alone:
+        return _TOPIC.ok(
+            "host.clock", "the clock is not kept by a time server, and no other host's has to agree with it"
+        )
     return _TOPIC.warning(
         "host.clock",
         "the clock is not kept by a time server: logs and statistics of several hosts will not agree",

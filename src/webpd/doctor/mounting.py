@@ -4,7 +4,8 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from webpd.doctor.finding import Finding, Topic
 from webpd.watch.mount import Mount, cache_time, sshfs_commands
@@ -12,6 +13,16 @@ from webpd.watch.mount import Mount, cache_time, sshfs_commands
 _LONG_CACHE = 60.0  # seconds: NFS's own default, and longer than anybody waits for a picture to get smaller
 _ADVISED = "reconnect,ServerAliveInterval=15,ServerAliveCountMax=3,allow_other,default_permissions"
 _TABLE = "/etc/fstab"
+
+
+@dataclass(frozen=True, slots=True)
+class _Lack:
+    """What a mount lacks: the check, what it comes to, the options that it should have, and what these take first."""
+
+    id: str
+    detail: str
+    options: str
+    first: str = ""
 
 
 def look(topic: Topic, mount: Mount) -> Iterator[Finding]:
@@ -40,6 +51,21 @@ def remount(mount: Mount, options: str = "", *, hangs: bool = False) -> str:
     return f"{first}`{away} && mount {point}`"
 
 
+def revive(mount: Mount, *, hangs: bool = False) -> str:
+    """Return what mounts again a mount that is dead or ``hangs``, with what SSHFS needs so as not to end so again."""
+    given = _joined(_commands(mount)) if mount.kind == "fuse.sshfs" else ""
+    looked = [_reconnect(Topic(""), given), _server_alive(Topic(""), mount, given)] if given else []
+    return remount(mount, _lacking(looked), hangs=hangs)
+
+
+def first(point: str, kind: str) -> str:
+    """Return what mounts what was at that point, and is not there."""
+    name = shlex.quote(point)
+    if kind != "fuse.sshfs" or _is_in_table(point):
+        return f"`mount {name}`"
+    return f"mount it as it was: `sshfs USER@HOST:FOLDER {name} -o {_ADVISED}`"
+
+
 def _arguments(mount: Mount) -> Sequence[str]:
     """Return what sshfs was given, but for staying in the foreground, or else what is advised."""
     for arguments in _commands(mount):
@@ -52,6 +78,10 @@ def _commands(mount: Mount) -> list[list[str]]:
     return [arguments for arguments in sshfs_commands(mount) if mount.point in map(os.path.normpath, arguments)]
 
 
+def _joined(commands: Iterable[Sequence[str]]) -> str:
+    return " ".join(",".join(arguments) for arguments in commands)
+
+
 def _is_in_table(point: str) -> bool:
     try:
         with open(_TABLE, encoding="utf-8", errors="surrogateescape") as file:
@@ -62,30 +92,46 @@ def _is_in_table(point: str) -> bool:
 
 
 def _sshfs(topic: Topic, mount: Mount, kept: float) -> Iterator[Finding]:
-    commands = _commands(mount) or list(sshfs_commands(mount))
-    if not commands:
+    given = _joined(_commands(mount) or sshfs_commands(mount))
+    if not given:
         yield topic.unknown(
             "mount.sshfs", "the command line of its sshfs can't be read", "run `webpd doctor` as root, or as who mounts"
         )
         return
-    given = " ".join(",".join(arguments) for arguments in commands)
-    yield _reconnect(topic, mount, given)
-    yield _server_alive(topic, mount, given)
-    yield _cache(topic, mount, kept, "dcache_timeout", "dcache_timeout=20")
-    yield from _others(topic, mount)
+    looked = [
+        _reconnect(topic, given),
+        _server_alive(topic, mount, given),
+        _cache(topic, kept, "dcache_timeout", "dcache_timeout=20"),
+        _others(topic, mount),
+    ]
+    yield from _told(topic, mount, looked)
 
 
-def _reconnect(topic: Topic, mount: Mount, given: str) -> Finding:
+def _told(topic: Topic, mount: Mount, looked: Sequence[Finding | _Lack]) -> Iterator[Finding]:
+    """Tell of each, with one command for all that is lacking: of two, the second would undo the first."""
+    again = remount(mount, _lacking(looked))
+    for one in looked:
+        if isinstance(one, Finding):
+            yield one
+        else:
+            yield topic.warning(one.id, one.detail, f"{one.first}mount with -o {one.options}: {again}")
+
+
+def _lacking(looked: Sequence[Finding | _Lack]) -> str:
+    return ",".join(one.options for one in looked if isinstance(one, _Lack))
+
+
+def _reconnect(topic: Topic, given: str) -> Finding | _Lack:
     if re.search(r"\breconnect\b", given):
         return topic.ok("mount.reconnect", "sshfs connects again when the link was lost")
-    return topic.warning(
+    return _Lack(
         "mount.reconnect",
         "sshfs runs without `reconnect`: a lost connection leaves a dead mount, and all waits until somebody mounts it",
-        f"mount with -o reconnect: {remount(mount, 'reconnect')}",
+        "reconnect",
     )
 
 
-def _server_alive(topic: Topic, mount: Mount, given: str) -> Finding:
+def _server_alive(topic: Topic, mount: Mount, given: str) -> Finding | _Lack:
     found = re.search(r"ServerAliveInterval[= ](\d+)", given, re.IGNORECASE)
     seconds = int(found[1]) if found else _configured(mount)
     if seconds:
@@ -96,11 +142,11 @@ def _server_alive(topic: Topic, mount: Mount, given: str) -> Finding:
             "sshfs runs without ServerAliveInterval, and whether ssh's own files have it can't be read",
             "run `webpd doctor` as root, or as who mounts",
         )
-    return topic.warning(
+    return _Lack(
         "mount.server_alive",
         "ssh runs without ServerAliveInterval: when the link hangs, the kernel holds every process that touches the "
         "mount, even against SIGKILL, for ever",
-        f"mount with -o ServerAliveInterval=15: {remount(mount, 'ServerAliveInterval=15,ServerAliveCountMax=3')}",
+        "ServerAliveInterval=15,ServerAliveCountMax=3",
     )
 
 
@@ -131,27 +177,29 @@ def _configured(mount: Mount) -> int | None:
     return int(found[1]) if found else 0
 
 
-def _others(topic: Topic, mount: Mount) -> Iterator[Finding]:
+def _others(topic: Topic, mount: Mount) -> Finding | _Lack:
     """Look at who gets in: other users than the one who mounted, such as the web server."""
     options = _options(mount)
     shared, checked = "allow_other" in options, "default_permissions" in options
+    by_root = options.get("user_id", "0") == "0"
     if not shared:
-        yield topic.warning(
+        return _Lack(
             "mount.allow_other",
             "mounted without `allow_other`: no user but the one who mounted (not even root) sees what is in it, so the "
             "web server does not either",
-            f"mount with -o allow_other,default_permissions (as another user than root that takes user_allow_other in "
-            f"/etc/fuse.conf): {remount(mount, 'allow_other,default_permissions')}",
+            "allow_other,default_permissions",
+            ""
+            if by_root
+            else "put `user_allow_other` into /etc/fuse.conf first, since it is not root who mounts; then ",
         )
-    elif not checked:
-        yield topic.warning(
+    if not checked:
+        return _Lack(
             "mount.default_permissions",
             "mounted with `allow_other`, but without `default_permissions`: every user of this host may read and "
             "change all files, whatever their mode",
-            f"mount with -o default_permissions: {remount(mount, 'default_permissions')}",
+            "default_permissions",
         )
-    else:
-        yield topic.ok("mount.allow_other", "other users get in as the modes of the files say")
+    return topic.ok("mount.allow_other", "other users get in as the modes of the files say")
 
 
 def _nfs(topic: Topic, mount: Mount, kept: float) -> Iterator[Finding]:
@@ -170,17 +218,17 @@ def _nfs(topic: Topic, mount: Mount, kept: float) -> Iterator[Finding]:
             "mounted with `noac`: nothing is remembered of files, and each look is a round trip",
             f"take noac out of /etc/fstab, then {remount(mount)}",
         )
-    yield _cache(topic, mount, kept, "acregmax, acdirmax", "actimeo=20")
+    yield from _told(topic, mount, [_cache(topic, kept, "acregmax, acdirmax", "actimeo=20")])
 
 
-def _cache(topic: Topic, mount: Mount, kept: float, option: str, advised: str) -> Finding:
+def _cache(topic: Topic, kept: float, option: str, advised: str) -> Finding | _Lack:
     if kept <= _LONG_CACHE + 1:  # libfuse's own second on top
         return topic.ok("mount.cache", f"what is there may be known {kept:g} s late")
-    return topic.warning(
+    return _Lack(
         "mount.cache",
         f"the mount answers from memory for {kept:g} s ({option}): new pictures are found that late, and settled ones "
         "are looked at again for that long",
-        f"mount with -o {advised}: {remount(mount, advised)}",
+        advised,
     )
 
 

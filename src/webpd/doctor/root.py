@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from rich.filesize import decimal
 
-from webpd.doctor import mounting, tree, writing
+from webpd.doctor import mounting, rights, tree, writing
 from webpd.doctor.finding import Finding, Topic
 from webpd.errors import UnfitError
 from webpd.ledger.sqlite import read_ledger
@@ -39,7 +39,7 @@ def hung(path: str, detail: str) -> Finding:
     return Topic(path).fault(
         "root.answers",
         f"the {mount.kind} mounted at {mount.point} hangs: {detail}",
-        f"look at the link and the server, and at `dmesg | tail`; {mounting.remount(mount, hangs=True)} frees whoever "
+        f"look at the link and the server, and at `dmesg | tail`; {mounting.revive(mount, hangs=True)} frees whoever "
         "waits, and mounts it again",
     )
 
@@ -49,27 +49,26 @@ def _presence(topic: Topic, path: str, settings: Settings) -> Iterator[Finding]:
     if MountProbe(path, mount, _PATIENCE).look() is Health.HUNG:
         yield hung(path, f"no answer within {_PATIENCE:g} s")
         return
-    name, point = shlex.quote(path), shlex.quote(mount.point)
     before = _mounted_before(path, settings)
     if before is not None and not before.local and before.kind != mount.kind:
         yield topic.fault(
             "root.mounted",
             f"was on {before.kind} mounted at {before.point} when webpd last saw it, and is on {mount.kind} "
             "now: not mounted",
-            f"`mount {shlex.quote(before.point)}` (or the sshfs command that you use)",
+            mounting.first(before.point, before.kind),
         )
         return
     try:
         with os.scandir(path) as listed:
             next(listed, None)
     except OSError as error:
-        yield _missing(topic, error, name, point, mount)
+        yield _missing(topic, error, path, mount)
     else:
         yield topic.ok("root.there", "is there, answers, and can be listed")
 
 
-def _missing(topic: Topic, error: OSError, name: str, point: str, mount: Mount) -> Finding:
-    what, user = os.strerror(error.errno or 0), os.geteuid()
+def _missing(topic: Topic, error: OSError, path: str, mount: Mount) -> Finding:
+    what, name = os.strerror(error.errno or 0), shlex.quote(path)
     match error.errno:
         case errno.ENOENT:
             cure = (
@@ -81,12 +80,12 @@ def _missing(topic: Topic, error: OSError, name: str, point: str, mount: Mount) 
             again = mounting.remount(mount, "allow_other,default_permissions")
             cure = f"mount with -o allow_other: {again}; or run webpd as the user who mounted"
         case errno.EACCES | errno.EPERM:
-            cure = f"`namei -l {name}` shows where it ends; `setfacl -m u:{user}:rwX {name}`, or run webpd as its owner"
+            cure = f"`namei -l {name}` shows where it ends; then {rights.grant(rights.owner_of(path), path, mount)}"
         case errno.ENOTCONN | errno.ESTALE | errno.EIO if not mount.local:
-            cure = f"the mount is dead: {mounting.remount(mount)}"
+            cure = f"the mount is dead: {mounting.revive(mount)}"
         case _:
             cure = f"`dmesg | tail`, and `findmnt -T {name}`"
-    return topic.fault("root.there", f"can't be looked at: {what} (on {mount.kind} mounted at {point})", cure)
+    return topic.fault("root.there", f"can't be looked at: {what} (on {mount.kind} mounted at {mount.point})", cure)
 
 
 def _mounted_before(path: str, settings: Settings) -> Mount | None:
@@ -105,14 +104,14 @@ def _inside(topic: Topic, path: str, settings: Settings) -> Iterator[Finding]:
     yield from mounting.look(topic, mount)
     room = os.statvfs(path)
     if room.f_flag & os.ST_RDONLY:
-        yield writing.refusal(topic, OSError(errno.EROFS, ""), path, mount)
+        yield writing.refusal(topic, OSError(errno.EROFS, ""), path, path, mount)
     sample = tree.walk(path, settings)
     yield from tree.look(topic, path, sample, settings)
     if room.f_flag & os.ST_RDONLY:
         return
     folders = sample.folders[:: max(1, len(sample.folders) // _TRIED)][:_TRIED] or [path]
     for number, folder in enumerate(folders):
-        findings = list(writing.look(topic, folder, mount, settings))
+        findings = list(writing.look(topic, folder, path, mount, settings))
         yield from (one for one in findings if number == 0 or one.verdict != "ok")
         if any(one.id == "root.writable" and one.verdict != "ok" for one in findings):
             break

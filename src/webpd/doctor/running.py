@@ -174,8 +174,8 @@ def _address(variable: str, address: Address, *, runs: bool) -> Iterator[Finding
         yield topic.warning(
             "address.loopback",
             "other hosts can reach it, and nothing is encrypted",
-            f"`{variable}=127.0.0.1:{address.port}`, with the web server in front; or close the port to others "
-            f"(`nft add rule inet filter input tcp dport {address.port} ip saddr != 10.0.0.0/8 drop`)",
+            f"`{variable}=127.0.0.1:{address.port}`, with the web server in front; or let the firewall keep others "
+            f"from port {address.port}, by IPv4 and by IPv6",
         )
     from webpd.web.server import listen  # noqa: PLC0415 - it imports a web server
 

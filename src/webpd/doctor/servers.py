@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import shlex
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
@@ -74,19 +75,26 @@ async def _look(url: RedisUrl, use: _Use) -> list[Finding]:
     return [
         topic.ok("redis.answers", "answers, and takes writes"),
         _version(topic, str(info.get("redis_version", "0"))),
-        _policy(topic, use, str(info.get("maxmemory_policy"))),
-        _memory(topic, use, int(info.get("maxmemory", 0))),
-        _persistence(topic, use, info),
-        _rights(topic, lacks, too_many=may_too_much),
+        _policy(topic, use, _cli(url), str(info.get("maxmemory_policy"))),
+        _memory(topic, use, _cli(url), int(info.get("maxmemory", 0))),
+        _persistence(topic, use, _cli(url), info),
+        _rights(topic, lacks, _cli(url), too_many=may_too_much),
     ]
 
 
 def _by_hand(url: RedisUrl) -> str:
+    name = urlsplit(url).username
+    user = f" --user {name} --askpass" if name else ""
+    return f"`{_cli(url)}{user} ping`"
+
+
+def _cli(url: RedisUrl) -> str:
+    """Return the command that talks to this server and no other, as no user yet."""
     parts = urlsplit(url)
     if parts.scheme == "unix":
-        return f"`redis-cli -s {parts.path} ping`"
-    user = f" --user {parts.username} --askpass" if parts.username else ""
-    return f"`redis-cli -h {parts.hostname} -p {parts.port or 6379}{user} ping`"
+        return f"redis-cli -s {shlex.quote(unquote(parts.path))}"
+    sealed = " --tls" if parts.scheme == "rediss" else ""
+    return f"redis-cli -h {parts.hostname} -p {parts.port or 6379}{sealed}"
 
 
 async def _may_too_much(client: Redis) -> bool:
@@ -127,11 +135,11 @@ def _version(topic: Topic, version: str) -> Finding:
     )
 
 
-def _policy(topic: Topic, use: _Use, policy: str) -> Finding:
+def _policy(topic: Topic, use: _Use, cli: str, policy: str) -> Finding:
     if (policy != "noeviction") == use.evicts:
         return topic.ok("redis.policy", f"maxmemory-policy {policy}")
     cure = (
-        f"as its administrator `redis-cli CONFIG SET maxmemory-policy {use.policy}`, and the same in its configuration "
+        f"as its administrator `{cli} CONFIG SET maxmemory-policy {use.policy}`, and the same in its configuration "
         f"({use.file})"
     )
     if use.evicts:
@@ -145,18 +153,18 @@ def _policy(topic: Topic, use: _Use, policy: str) -> Finding:
     )
 
 
-def _memory(topic: Topic, use: _Use, most: int) -> Finding:
+def _memory(topic: Topic, use: _Use, cli: str, most: int) -> Finding:
     if most:
         return topic.ok("redis.maxmemory", f"maxmemory {most >> 20:,} MiB")
     return topic.warning(
         "redis.maxmemory",
         "maxmemory is not set: it may take all memory of its host",
-        f"as its administrator `redis-cli CONFIG SET maxmemory {use.memory}`, and the same in its configuration "
+        f"as its administrator `{cli} CONFIG SET maxmemory {use.memory}`, and the same in its configuration "
         f"({use.file})",
     )
 
 
-def _persistence(topic: Topic, use: _Use, info: Mapping[str, Any]) -> Finding:
+def _persistence(topic: Topic, use: _Use, cli: str, info: Mapping[str, Any]) -> Finding:
     if "err" in {info.get("aof_last_write_status"), info.get("aof_last_bgrewrite_status")}:
         return topic.fault(
             "redis.persistence", "it can't write to its disk", "make room: `df -h /var/lib/redis`; its log tells more"
@@ -167,21 +175,21 @@ def _persistence(topic: Topic, use: _Use, info: Mapping[str, Any]) -> Finding:
     return topic.warning(
         "redis.persistence",
         f"appendonly is off: a restart forgets {lost}",
-        f"as its administrator `redis-cli CONFIG SET appendonly yes`, and the same in its configuration ({use.file})",
+        f"as its administrator `{cli} CONFIG SET appendonly yes`, and the same in its configuration ({use.file})",
     )
 
 
-def _rights(topic: Topic, lacks: str, *, too_many: bool) -> Finding:
+def _rights(topic: Topic, lacks: str, cli: str, *, too_many: bool) -> Finding:
     if lacks:
         return topic.fault(
             "redis.rights",
             f"this user may not use {lacks}",
-            "give it the rights that deploy/redis/users.acl has, then as its administrator `redis-cli ACL LOAD`",
+            f"give it the rights that deploy/redis/users.acl has, then as its administrator `{cli} ACL LOAD`",
         )
     if too_many:
         return topic.warning(
             "redis.rights",
             "this user may change the server's configuration: who learns the password has the server",
-            "make it a user of its own as in deploy/redis/users.acl, then as its administrator `redis-cli ACL LOAD`",
+            f"make it a user of its own as in deploy/redis/users.acl, then as its administrator `{cli} ACL LOAD`",
         )
     return topic.ok("redis.rights", "its user may do what is needed, and no more")

@@ -113,7 +113,7 @@ def _database(one: Topic, database: str) -> Iterator[Finding]:
             yield one.fault("state.database", detail, f"{cure} (`systemctl restart webpd`)")
         else:
             size = os.path.getsize(database)
-            yield one.ok("state.database", f"{decimal(size)}, {len(roots):,} roots remembered")
+            yield one.ok("state.database", f"{decimal(size)}, {len(roots):,} root{'s' * (len(roots) != 1)} remembered")
     with contextlib.suppress(OSError):
         if damaged := sorted(glob.glob(f"{glob.escape(database)}.damaged-*")):
             yield one.warning(

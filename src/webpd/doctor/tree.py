@@ -7,9 +7,11 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from webpd.doctor import rights
 from webpd.doctor.finding import Finding, Topic
 from webpd.settings import Settings
 from webpd.tree import naming, sidecar
+from webpd.watch.mount import mount_of
 
 _MOST_ENTRIES = 50_000
 _MOST_PAIRS = 200
@@ -77,7 +79,7 @@ def look(topic: Topic, root: str, sample: Sample, settings: Settings) -> Iterato
     """Look at what the walk saw."""
     least = "" if sample.whole else "at least "
     if sample.refused:
-        yield _refused(topic, sample)
+        yield _refused(topic, root, sample)
     else:
         seen = f"{least}{sample.images:,} images in {least}{sample.directories:,} folders"
         yield topic.ok("root.readable", f"{seen}: all could be listed")
@@ -85,16 +87,15 @@ def look(topic: Topic, root: str, sample: Sample, settings: Settings) -> Iterato
     yield from _modules(topic, root, settings)
 
 
-def _refused(topic: Topic, sample: Sample) -> Finding:
+def _refused(topic: Topic, root: str, sample: Sample) -> Finding:
     path, error = sample.refused[0]
-    name, user = shlex.quote(path), os.geteuid()
     return topic.fault(
         "root.readable",
         f"{len(sample.refused):,} of {sample.directories + len(sample.refused):,} folders can't be listed, such as "
         f"{path}: {os.strerror(error.errno or 0)}",
-        f"run webpd as their owner (`stat -c %U {name}` names it), or `setfacl -R -m u:{user}:rwX {name}`"
+        rights.grant(rights.owner_of(path), root, mount_of(root))
         if isinstance(error, PermissionError)
-        else f"`ls -la {name}`, and `dmesg | tail`",
+        else f"`ls -la {shlex.quote(path)}`, and `dmesg | tail`",
     )
 
 

@@ -7,6 +7,7 @@ import shlex
 import time
 from collections.abc import Iterator
 
+from webpd.doctor import rights
 from webpd.doctor.finding import Finding, Topic
 from webpd.settings import Settings
 from webpd.tree.naming import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
@@ -39,13 +40,13 @@ class _Trial:
                 os.unlink(path)
 
 
-def look(topic: Topic, folder: str, mount: Mount, settings: Settings) -> Iterator[Finding]:
-    """Try all that publishing takes: write, owner, mode, time, sync, rename over what is there, remove."""
+def look(topic: Topic, folder: str, root: str, mount: Mount, settings: Settings) -> Iterator[Finding]:
+    """Try all that publishing into a folder below the root takes: write, owner, mode, time, sync, rename, remove."""
     trial = _Trial(folder, settings.mode)
     try:
         yield from _try(trial, topic, folder, mount, settings)
     except OSError as error:
-        yield refusal(topic, error, folder, mount)
+        yield refusal(topic, error, folder, root, mount)
     finally:
         trial.clear()
 
@@ -148,20 +149,18 @@ def _rename(topic: Topic, error: OSError, mount: Mount) -> Finding:
     )
 
 
-def refusal(topic: Topic, error: OSError, folder: str, mount: Mount) -> Finding:
+def refusal(topic: Topic, error: OSError, folder: str, root: str, mount: Mount) -> Finding:
     """Return what to say where nothing can be written in the folder."""
     number, name, point = error.errno or 0, shlex.quote(folder), shlex.quote(mount.point)
+    what = os.strerror(number)
     match number:
         case errno.ENOSPC | errno.EDQUOT:
             cure = f"make room: `df -h {name}` and `df -i {name}` show how much there is, `quota` what a user may take"
         case errno.EROFS:
             cure = f"`dmesg | tail` may say why; then `mount -o remount,rw {point}`"
         case errno.EACCES | errno.EPERM if os.geteuid():
-            user = os.geteuid()
-            cure = (
-                f"run webpd as the folder's owner (`stat -c %U {name}` names it), or "
-                f"`setfacl -R -m u:{user}:rwX,d:u:{user}:rwX {name}`"
-            )
+            owner = rights.owner_of(folder)
+            what, cure = f"{what} (it belongs to {owner})", rights.grant(owner, root, mount)
         case errno.EACCES | errno.EPERM:
             cure = (
                 f"`lsattr -d {name}` shows flags such as i, which `chattr -i` takes away; behind SSHFS, the SFTP user "
@@ -171,4 +170,4 @@ def refusal(topic: Topic, error: OSError, folder: str, mount: Mount) -> Finding:
             cure = "on the other host: `df -h`, `df -i` (a full disk there looks so here) and `dmesg | tail`"
         case _:
             cure = f"`dmesg | tail`, and `findmnt -T {name}`"
-    return topic.fault("root.writable", f"nothing can be written in {folder}: {os.strerror(number)}", cure)
+    return topic.fault("root.writable", f"nothing can be written in {folder}: {what}", cure)

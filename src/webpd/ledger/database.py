@@ -351,6 +351,11 @@ def _is_obstacle(error: Exception) -> bool:
     return code is not None and code & 0xFF in _OBSTACLES
 
 
+def refuse_taken(folder: str) -> None:
+    """Raise ``UnfitError`` where another process has the folder for its databases, or it can't be made or written."""
+    os.close(_lock(folder))
+
+
 def _lock(folder: str) -> int:
     """Make the folder where it is missing, and lock it; the kernel unlocks it when this process ends."""
     path = os.path.join(folder, "lock")

@@ -10,13 +10,14 @@ import jinja2
 
 from webpd.errors import UsageError
 from webpd.settings import Settings, Site, site_of
+from webpd.watch.mount import mount_at
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A site as the template has it; all but ``comment`` are quoted for nginx.
+    """A site as the template has it; all but ``comment`` and ``remote`` are quoted for nginx.
 
     ``originals``, ``others`` and ``plain`` are regexes: of what has sidecars, of other images, and of what lies in
     excluded folders that no prefix tells, if there are any. ``missing`` is a location's name. ``apart`` are prefixes of
@@ -24,6 +25,7 @@ class _Place:
     """
 
     comment: str
+    remote: bool
     location: str
     root: str
     originals: str
@@ -86,6 +88,7 @@ def _place(site: Site, exclude: Sequence[str]) -> _Place:
     visible = rf"^{url}{first}(?:/(?!\.{each})[^/]+)+(?i)"
     return _Place(
         comment=f"{site.root}, served as {site.url}",
+        remote=not mount_at(site.root).local,
         location=_quoted(f"{site.url}/"),
         root=_quoted(site.document_root),
         originals=_quoted(rf"{visible}\.(?:jpe?g|png)$", regex=True),

@@ -62,16 +62,18 @@ class Pruning:
     def _is_likely(self, orphans: int, images: int) -> bool:
         """Tell whether so many may go at once: a share that vanishes is more likely a fault than a wish."""
         refused_before, self.refused = self.refused, 0
-        if orphans <= (most := self._pruner.most(images + orphans)):
+        if orphans <= (most := self._pruner.most(images, orphans)):
             return True
         self.refused = orphans
         if not refused_before:
             _log.warning(
                 "%s: nothing pruned: %d sidecars have lost their originals, and no more than %d may go at once "
-                "(WEBPD_PRUNE_SHARE). If that is right, run `webpd prune --yes` on it",
+                "(WEBPD_PRUNE_SHARE%s). If that is right, run `webpd prune --yes%s` on it",
                 self._reconciler.root,
                 orphans,
                 most,
+                "" if images else "; not one original is left",
+                "" if images else " --all",
                 extra={"root": self._reconciler.root},
             )
         return False

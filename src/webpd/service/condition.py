@@ -208,7 +208,7 @@ def _root(keeper: Keeper, hosts: int | None) -> Condition:
     state = keeper.state()
     if keeper.health != Health.WELL:
         # "/root: what is wrong: what to do", as MountProbe has it.
-        reason, _, cure = state["detail"].removeprefix(f"{keeper.label}: ").partition(": ")
+        reason, _, cure = state["detail"].removeprefix(f"{keeper.label}: ").rpartition(": ")
         return tell(keeper.health, State.DOWN, f"mount {keeper.health}: {reason}", cure or _ASK_DOCTOR, hinders=True)
     if keeper.poller is None:
         return tell("works_for_others", State.OK, "what other hosts find in it is converted")

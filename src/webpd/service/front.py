@@ -8,7 +8,7 @@ import structlog
 
 from webpd.service.hint_socket import hearing
 from webpd.service.hints import Hints
-from webpd.settings import Settings, state_dir
+from webpd.settings import Address, Settings, state_dir
 from webpd.telemetry.metrics import Metrics
 from webpd.web.access import Access, access_of
 from webpd.web.app import Controlled, Subject, control_app, health_app, metrics_app
@@ -44,7 +44,8 @@ async def served(
         ):
             if address is not None:
                 host, port = await servers.enter_async_context(serving(app, *address, variable))
-                _log.info("listening", variable=variable, address=f"{host}:{port}")
+                told = {"page": _page(host, port)} if variable == "WEBPD_HEALTH_ADDRESS" else {}
+                _log.info("listening", variable=variable, address=str(Address(host, port)), **told)
         if access.exposed:
             _warn(access)
         yield
@@ -61,6 +62,11 @@ async def controlled(service: Controlled, settings: Settings) -> AsyncIterator[N
         return
     async with serving_unix(control_app(service), os.path.join(state_dir(settings), SOCKET)):
         yield
+
+
+def _page(host: str, port: int) -> str:
+    """Return where a browser on this host finds the page."""
+    return f"http://{Address('localhost' if host in {'0.0.0.0', '::'} else host, port)}/"  # noqa: S104 - not bound
 
 
 def _warn(access: Access) -> None:

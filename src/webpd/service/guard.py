@@ -84,8 +84,11 @@ class MountGuard:
         self._halt(health)
         return health
 
-    def note(self, path: str, failure: str) -> None:
-        """Rest for a while when folder after folder fails: behind SSHFS no call tells of a disk that is read-only."""
+    def note(self, path: str, failure: str, *, denied: bool = False) -> None:
+        """Rest for a while when folder after folder fails: behind SSHFS no call tells of a disk that is read-only.
+
+        ``denied`` tells that it failed because this user may not do it.
+        """
         if not failure:
             self._failing.clear()
             self._rest = _REST
@@ -96,7 +99,11 @@ class MountGuard:
             self._resting = time.monotonic() + self._rest
             self._rest = min(2 * self._rest, _LONGEST_REST)
             what = f"nothing could be done in {_MOST_FAILING} folders in a row ({failure})"
-            self._found(Health.READ_ONLY, f"{self._root}: {what}: look whether the disk is full or read-only")
+            cure = "look whether the disk is full or read-only"
+            if denied:
+                what = f"permission was denied in {_MOST_FAILING} folders in a row, last in {os.path.dirname(path)}"
+                cure = "run webpd as the owner of the folders, or grant it the rights (`webpd doctor` prints how)"
+            self._found(Health.READ_ONLY, f"{self._root}: {what}: {cure}")
 
     def _halt(self, health: Health) -> None:
         self.going.clear()

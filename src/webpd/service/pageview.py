@@ -60,7 +60,10 @@ class Standing(Protocol):
 
 class _Sample(NamedTuple):
     at: float
+    made: int
+    """Images that were converted, or whose WebP was found to be no better."""
     done: int
+    """All that came to an end."""
     waiting: int
     folders: int
 
@@ -96,11 +99,12 @@ class PageView:
     def live(self) -> Mapping[str, Any]:
         service = self._service
         now = self._now()
+        then = self._minute_ago(now)
         queue = service.queue
         in_flight = queue.in_flight if queue else 0
         host = {"host": host_name(self._settings), "version": __version__, "role": self._settings.role}
         work = {
-            "pace": self._pace(now),
+            "pace": round(60 * (now.made - then.made) / max(now.at - then.at, _SAMPLE), 1),
             "waiting": now.waiting,
             "in_flight": in_flight,
             "folders": now.folders,
@@ -157,28 +161,27 @@ class PageView:
         return _Memory(read_ledger(path), read_history(path))
 
     def _now(self) -> _Sample:
-        queue = self._service.queue
+        queue, outcomes = self._service.queue, self._service.metrics.outcomes
         pollers = [keeper.poller for keeper in self._service.keepers if keeper.poller]
         return _Sample(
             time.monotonic(),
-            sum(self._service.metrics.outcomes.values()),
+            outcomes.get(Result.CONVERTED, 0) + outcomes.get(Result.KEPT_ORIGINAL, 0),
+            sum(outcomes.values()),
             sum(queue.depth.values()) if queue else 0,
             sum(poller.unsettled for poller in pollers),
         )
 
-    def _pace(self, now: _Sample) -> float:
-        """Return the images a minute that came to an end in the last one."""
-        if not self._samples:
-            return 0.0
-        then = self._samples[max(0, len(self._samples) - _PACE)]
-        return round(60 * (now.done - then.done) / max(now.at - then.at, _SAMPLE), 1)
+    def _minute_ago(self, now: _Sample) -> _Sample:
+        """Return how it was a minute ago, or at the first look, if that was later."""
+        return self._samples[max(0, len(self._samples) - _PACE)] if self._samples else now
 
     def _left(self, now: _Sample, in_flight: int) -> int | None:
         """Return the seconds until all is done, as things went the last minutes; None where there is no telling."""
         queued = now.waiting + in_flight
         if not queued and not now.folders:
             return 0
-        pace = self._pace(now) / 60
+        then = self._minute_ago(now)
+        pace = (now.done - then.done) / max(now.at - then.at, _SAMPLE)  # whatever comes of one, it waits no more
         guesses = [queued / pace] if pace > 0 else []
         then = max(self._samples, key=lambda sample: sample.folders, default=now)
         if then.folders > now.folders > 0:

@@ -275,7 +275,11 @@ class Poller:
         self.cycles += 1
         if not self._told_done and not self._totals.unsettled:
             self._told_done = True
-            _log.info("first pass done: watching", root=self._root, images=self._totals.images)
+            _log.info(
+                "first pass done" if self._once else "first pass done: watching",
+                root=self._root,
+                images=self._totals.images,
+            )
         self.watching = True
 
     def _pass_if_idle(self) -> None:

@@ -17,6 +17,7 @@ from webpd.convert.frames import Limits
 from webpd.convert.pool import CodecPool
 from webpd.errors import UsageError, WebpdError
 from webpd.ledger import failures
+from webpd.ledger.database import refuse_taken
 from webpd.ledger.sqlite import SqliteLedger
 from webpd.model import Ending, Job
 from webpd.queue.port import Lane, QueueState
@@ -33,7 +34,7 @@ from webpd.service.pageview import PageView
 from webpd.service.places import Place, discover, find, has_moved
 from webpd.service.queues import Queues
 from webpd.service.shared import Finding, Shared, Working, fingerprint, host_name
-from webpd.settings import Settings, available_cores, database_of
+from webpd.settings import Settings, available_cores, database_of, state_dir
 from webpd.telemetry import log
 from webpd.telemetry.metrics import Metrics
 from webpd.web.server import listen
@@ -122,6 +123,8 @@ class Service:
         self.metrics.show(StandingGauges(self))
         try:
             Queues(self._settings, (), None, self._concluded)  # settings that can't be are refused before anything
+            if self._settings.role != "work":  # before its addresses, which the other one has as well
+                await asyncio.to_thread(refuse_taken, state_dir(self._settings))
             # First of all else, so that who asks hears that it starts: a mount that hangs holds up what follows.
             async with served(self, self._page, self.hints, self._settings, self.metrics, once=self._once):
                 if self._settings.role != "work":

@@ -89,7 +89,7 @@ class Takers:
                 continue
             verdict = await self._loop.run_in_executor(self._executor, self._worker.work, ticket.job, ticket.lane)
             if not self._give_up:
-                self._guard.note(ticket.job.path, verdict.failure)
+                self._guard.note(ticket.job.path, verdict.failure, denied=verdict.denied)
             if verdict.again is None:
                 await self._queue.done(ticket, verdict.ending)
             elif verdict.failure and self._give_up and ticket.tries + 1 >= _TRIES_ONCE:

@@ -1,5 +1,6 @@
 """One image in the running service: what is tried, what is learnt from it, and whether it comes again."""
 
+import errno
 import os
 import stat
 import time
@@ -30,12 +31,14 @@ OVERSIZE_WAIT = 15.0
 class Verdict:
     """What is to be done with the ticket: nothing more, or ``again`` as this job after ``delay`` (None: growing).
 
-    ``failure`` says what was in the way, where something was; ``ending`` what came of the image, where it was not gone.
+    ``failure`` says what was in the way, where something was, and ``denied`` whether that was a lack of rights;
+    ``ending`` what came of the image, where it was not gone.
     """
 
     again: Job | None = None
     delay: float | None = None
     failure: str = ""
+    denied: bool = False
     ending: Ending | None = field(default=None, compare=False)
 
 
@@ -123,7 +126,8 @@ class Worker:
         if isinstance(cause, OSError) and self._blame(cause):
             return Verdict(job, 0.0)
         self._metrics.count_retry()
-        return Verdict(job, failure=str(error))
+        denied = isinstance(cause, OSError) and cause.errno == errno.EACCES  # EPERM: on SSHFS, also a full disk
+        return Verdict(job, failure=str(error), denied=denied)
 
     def _may_be_half(self, job: Job, outcome: Outcome) -> bool:
         """Tell whether the damage may be that of a mount's cache, which shows the beginning of a file for a while."""

@@ -1,7 +1,9 @@
 """Where the value of each option comes from.
 
 A value is looked for in the flags, then in the environment (``WEBPD_`` and the option's name in capitals), then in a
-TOML file (``--config``, ``WEBPD_CONFIG``, else ``/etc/webpd.toml`` if it is there), then in the defaults.
+TOML file (``--config``, ``WEBPD_CONFIG``, else ``/etc/webpd.toml`` if it is there), then in the defaults. A variable
+that is empty counts as not set, as it is meant in files of them; but an empty ``WEBPD_EXCLUDE`` excludes nothing,
+and an empty ``WEBPD_ROOTS`` is refused: the default ones are not what its writer had in mind.
 """
 
 import os
@@ -17,6 +19,7 @@ from webpd.settings.values import RedisUrl, Token
 
 PREFIX = "WEBPD_"
 DEFAULT_FILE = "/etc/webpd.toml"
+_LISTS = {"exclude", "roots"}  # of which being empty says something
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], file: str | No
     """Gather the options; ``flags`` holds only those that were given.
 
     Raises ``UsageError``: a file named that can't be read or is not TOML, an option that does not exist, a value that
-    is not allowed, roots inside one another.
+    is not allowed, roots inside one another, two equal addresses.
     """
     path = file or environ.get(PREFIX + "CONFIG") or None
     values: dict[str, object] = {}
@@ -43,6 +46,8 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], file: str | No
     for variable, text in environ.items():
         name = variable.removeprefix(PREFIX).lower()
         if variable.startswith(PREFIX) and name in Settings.model_fields:
+            if not text and name not in _LISTS:
+                continue
             values[name], origin[name] = text, variable
         elif variable.startswith(PREFIX) and name != "config":
             unknown.append(variable)
@@ -53,6 +58,7 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], file: str | No
     except ValidationError as error:
         raise UsageError(_explain(error, values, origin)) from error
     refuse_nested(settings.roots, origin["roots"], os.path.abspath)  # asks no mount: the service does that
+    _refuse_equal_addresses(settings, origin)
     return Loaded(settings, origin, tuple(sorted(unknown)))
 
 
@@ -63,6 +69,16 @@ def refuse_nested(roots: tuple[str, ...], where: str, resolve: Callable[[str], s
         for inner, other in real[place + 1 :]:
             if inner == outer or inner.startswith(os.path.join(outer, "")):
                 raise UsageError(f"{where}: {other} lies inside {named}: name only the outer one")
+
+
+def _refuse_equal_addresses(settings: Settings, origin: Mapping[str, str]) -> None:
+    """Raise ``UsageError`` when two servers are to listen at one address; each port 0 becomes another."""
+    address = settings.metrics_address
+    if address is None or not address.port or address != settings.health_address:
+        return
+    names = sorted(("metrics_address", "health_address"), key=lambda name: origin[name] == "default")
+    blamed, other = (f"{PREFIX}{name.upper()}" if origin[name] == "default" else origin[name] for name in names)
+    raise UsageError(f"{blamed}={address}: {other} is the same: choose another port for one of them")
 
 
 def _read_file(path: str | None) -> dict[str, object]:

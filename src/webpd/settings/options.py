@@ -198,7 +198,8 @@ class Settings(BaseModel):
     )
     prune_share: int = _option(
         20,
-        "Most sidecars of a root, in percent (100 sidecars in any case), that may be removed at once; 0: never any.",
+        "Most sidecars of a root, in percent (100 sidecars in any case; but 10 where no original is left), that may be "
+        "removed at once; 0: never any.",
         "a whole number, 0 to 100",
         ge=0,
         le=100,

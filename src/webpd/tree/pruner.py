@@ -20,6 +20,9 @@ from webpd.tree.scanner import Look, Scanner
 from webpd.tree.sidecar import Origin
 from webpd.tree.source import ChangedError, Version
 
+_MOST_OF_ALL = 10
+"""Sidecars that may go, unasked, where not one original is left: which is how a lost mount looks."""
+
 _FOLDER_STAYS = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EBUSY}
 
 
@@ -62,8 +65,9 @@ def examine(path: str) -> tuple[Verdict, Version | None]:
 class Pruner:
     """Removes what is left of deleted originals below ``root``, an absolute path. Thread-safe.
 
-    Unasked, no more than ``share`` of the sidecars of a root may go in one pass, though always ``floor`` of them (a
-    share of 0 lets none go): that much vanishing at once is more likely a fault than a wish.
+    Unasked, no more than ``share`` of the sidecars of a root may go in one pass, though always ``floor`` of them, and
+    only a few where not one original is left (a share of 0 lets none go): that much vanishing at once is more likely a
+    fault than a wish.
     """
 
     def __init__(self, root: str, publisher: Publisher | DryPublisher, *, share: float = 0.2, floor: int = 100) -> None:
@@ -72,9 +76,11 @@ class Pruner:
         self._share = share
         self._floor = floor
 
-    def most(self, sidecars: int) -> int:
-        """Return how many sidecars may go in one pass, unasked, where there are so many."""
-        return max(self._floor, int(self._share * sidecars)) if self._share else 0
+    def most(self, images: int, orphans: int) -> int:
+        """Return how many orphans may go in one pass, unasked, where there are so many and so many originals."""
+        if not self._share:
+            return 0
+        return max(self._floor, int(self._share * (images + orphans))) if images else _MOST_OF_ALL
 
     def remove(self, path: str) -> Verdict:
         """Judge once more, and remove what is still ``OURS``; any other verdict says why it was left.

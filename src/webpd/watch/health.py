@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import threading
 import time
 from enum import StrEnum
@@ -102,9 +103,9 @@ class MountProbe:
         if answer is None:
             return self._say(
                 Health.HUNG,
-                f"the mount at {self._mount.point} ({self._mount.kind}) has not answered for {self._seconds:g} s: "
-                "check the link and the server; with SSHFS, mount with -o reconnect,ServerAliveInterval=15; killing "
-                "sshfs ends what hangs",
+                f"the mount at {self._mount.point} ({self._mount.kind}) did not answer within {self._seconds:g} s: "
+                f"check the link and the server; `umount -f -l {shlex.quote(self._mount.point)}` ends what hangs; then "
+                "mount again, SSHFS with -o reconnect,ServerAliveInterval=15",
             )
         if isinstance(answer, OSError):
             return self._say(Health.DEAD, _dead(self._mount, answer))

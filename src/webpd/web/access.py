@@ -31,6 +31,14 @@ HEADERS = {
 }
 """What every answer of the page bears. Pictures are shown as ``blob:``, since an ``<img>`` can't send a token."""
 
+_MISNAMED = (
+    "webpd does not answer by the name {name!r}: use a name that is in WEBPD_ALLOWED_HOSTS, or add this one there and "
+    "restart webpd\n"
+    "webpd не отвечает по имени {name!r}: откройте страницу по имени из WEBPD_ALLOWED_HOSTS или добавьте туда это и "
+    "перезапустите webpd"
+)
+_LONGEST_NAME = 100
+
 
 class Need(Enum):
     """What a request is for."""
@@ -60,7 +68,7 @@ class Access:
         """Return the answer to a request that must not have what it asks for, None where it may."""
         called = request.headers.get("host", "")
         if _without_port(called) not in self.hosts and not (need is Need.HINT and _is_no_browser(request)):
-            return _refuse(421, "this page has another name: add the one you used to WEBPD_ALLOWED_HOSTS")
+            return _refuse(421, _MISNAMED.format(name=_without_port(called)[:_LONGEST_NAME]))
         if need is Need.SHELL:
             return None
         if _is_cross_site(request, called):

@@ -24,6 +24,7 @@ _WITHIN = 10.0
 """Seconds that looking up may take until the page is told so."""
 _SILENCE = 15.0
 """Seconds after which something is sent although nothing changed: proxies cut what is silent."""
+_CURE = "; upload it again"
 
 
 class Feed:
@@ -47,14 +48,17 @@ class Feed:
     async def events(self, phrasebook: Phrasebook) -> AsyncIterator[bytes]:
         """Yield server-sent events: each section at first, and then whenever it has changed, until the service stops.
 
-        The event's type is the section's name, its data JSON. The parts are told in the language of the phrasebook.
+        The event's type is the section's name, its data JSON. Parts and failures are told in the phrasebook's language.
         """
         sent: dict[str, str] = {}
         silent_since = time.monotonic()
         while True:
             sections = await self.sections()
             if "parts" in sections:
-                sections["parts"] = [_said(part, phrasebook) for part in sections["parts"]]
+                sections["parts"] = [_said(part, phrasebook, "reason", "cure") for part in sections["parts"]]
+            if "failures" in sections:
+                failures = sections["failures"]
+                sections["failures"] = {**failures, "shown": [_failed(one, phrasebook) for one in failures["shown"]]}
             told = {name: json.dumps(value, ensure_ascii=True) for name, value in sections.items()}
             news = "".join(f"event: {name}\ndata: {text}\n\n" for name, text in told.items() if sent.get(name) != text)
             if not news and time.monotonic() - silent_since >= _SILENCE:
@@ -81,8 +85,13 @@ class Feed:
         self._due = max(begun + 0.9 * _INTERVAL, now + _SHARE * (now - begun))
 
 
-def _said(part: Mapping[str, Any], phrasebook: Phrasebook) -> Mapping[str, Any]:
-    """Return the part with reason and cure as the phrasebook has them; ``in_english`` names those that it has not."""
-    said = {name: phrasebook.say(part[name]) for name in ("reason", "cure")}
+def _failed(failure: Mapping[str, Any], phrasebook: Phrasebook) -> Mapping[str, Any]:
+    """Return the failure with its detail, but for the cure of a damaged image: the page has one for each reason."""
+    return _said({**failure, "detail": failure["detail"].removesuffix(_CURE)}, phrasebook, "detail")
+
+
+def _said(told: Mapping[str, Any], phrasebook: Phrasebook, *names: str) -> Mapping[str, Any]:
+    """Return what is told with these texts as the phrasebook has them; ``in_english`` names those that it has not."""
+    said = {name: phrasebook.say(told[name]) for name in names}
     known = {name: text for name, text in said.items() if text is not None}
-    return {**part, **known, "in_english": [name for name in said if name not in known]}
+    return {**told, **known, "in_english": [name for name in said if name not in known]}

@@ -10,7 +10,7 @@ let urls = [];
 
 at.addEventListener("input", () => stage.style.setProperty("--at", `${at.value}%`));
 
-/** Show the conversion, and tell whether it could be had; what was asked for last is what is shown. */
+/** Show the conversion, and return 200 or the status for which it can't be had; what was asked for last is shown. */
 export async function compare(image) {
   shown = image.key;
   note.hidden = !stage.hidden;
@@ -19,15 +19,15 @@ export async function compare(image) {
   try {
     pictures = await Promise.all(["original", "webp"].map((kind) => picture(image.ref, kind)));
   } catch (error) {
-    if (shown !== image.key) return false;
+    if (shown !== image.key) return error.status;
     stage.hidden = caption.hidden = true;
     note.hidden = false;
     note.textContent = `${image.path}: ${t[`no_picture_${error.status}`] ?? `${t.no_picture} (${error.message})`}`;
-    return false;
+    return error.status;
   }
   if (shown !== image.key) {
     pictures.forEach((each) => URL.revokeObjectURL(each.url));
-    return true;
+    return 200;
   }
   urls.forEach((url) => URL.revokeObjectURL(url));
   urls = pictures.map((each) => each.url);
@@ -43,7 +43,7 @@ export async function compare(image) {
   byId("after-size").textContent = size(webp);
   byId("gain").textContent = webp < source ? smaller(source, webp) : "";
   byId("shown-path").textContent = `${image.path} · ${before.naturalWidth} × ${before.naturalHeight}`;
-  return true;
+  return 200;
 }
 
 export const isShown = (key) => shown === key;
@@ -51,6 +51,7 @@ export const isShown = (key) => shown === key;
 /** Forget what is shown, so that it is asked for again. */
 export function forget() {
   shown = "";
+  if (stage.hidden) note.textContent = t.choose;
 }
 
 async function picture(ref, kind) {

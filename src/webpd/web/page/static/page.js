@@ -17,6 +17,7 @@ const count = (id, key, value) => {
 const canWrite = document.body.dataset.token === "yes";
 const exposed = document.body.dataset.exposed === "yes";
 const tried = new Map(); // refs of failures that were sent again, and when each had failed
+let again = 0; // how many of those failed once more
 let parts = [];
 let connected = false;
 let gone = "";
@@ -54,6 +55,7 @@ function showParts(told) {
   parts = told;
   sync(byId("parts"), told, (part) => `${part.part} ${part.subject}`, buildPart, fillPart);
   showVerdict();
+  showOneUnasked();
 }
 
 function buildPart(part) {
@@ -72,7 +74,7 @@ function fillPart(item, part) {
   how.textContent = ` – ${howOf(part)}`;
   more.hidden = part.state === "ok";
   showSaid(reason, part, "reason");
-  showAgo(item.querySelector("time"), part.since);
+  showAgo(item.querySelector("time"), part.since, "lasts");
 }
 
 const subjectOf = (part) => (part.subject ? `${t[`part_${part.part}`]} ${part.subject}` : t[`part_${part.part}`]);
@@ -132,20 +134,30 @@ function showRecent(images) {
   const choosing = recent.matches(CHOOSING) && recent.childElementCount > 0;
   byId("paused").hidden = !choosing;
   if (!choosing) sync(recent, images.map((image) => ({ ...image, key: keyOf(image) })), (image) => image.key, buildRecent, fillRecent);
-  showOneUnasked(images);
+  newest = images.map((image) => ({ ...image, key: keyOf(image) }));
+  showOneUnasked();
 }
 
 const vain = new Set(); // conversions that could not be shown
+let newest = [];
+const LATER = new Set([401, 503, 504, undefined]); // of which none tells anything of the picture
 let showing = false;
 let picked = false; // by whoever looks
 
-/** Until something is compared, compare the newest that can be. */
-async function showOneUnasked(images) {
+/** Until something is compared, compare the newest that can be; where the mount does not answer, when a part changes. */
+async function showOneUnasked() {
   if (showing) return;
   showing = true;
-  for (const image of images.map((each) => ({ ...each, key: keyOf(each) }))) {
+  for (const image of newest) {
     if (picked || !byId("stage").hidden) break;
-    if (!vain.has(image.key) && !(await choose(image))) vain.add(image.key);
+    if (vain.has(image.key)) continue;
+    const status = await choose(image);
+    if (LATER.has(status) && !picked) {
+      forget();
+      markShown();
+      break;
+    }
+    if (status !== 200) vain.add(image.key);
   }
   showing = false;
 }
@@ -153,9 +165,13 @@ async function showOneUnasked(images) {
 const keyOf = (image) => `${image.ref} ${image.at}`;
 
 function choose(image) {
-  const found = compare(image);
+  const status = compare(image);
+  markShown();
+  return status;
+}
+
+function markShown() {
   for (const item of recent.children) item.firstChild.setAttribute("aria-pressed", String(isShown(item.dataset.key)));
-  return found;
 }
 
 function buildRecent(image) {
@@ -195,14 +211,27 @@ function showFailures(told) {
   byId("failures-more").hidden = told.total <= told.shown.length;
   if (canWrite) byId("retry-all").hidden = told.total === 0;
   else byId("token-unset").hidden = told.total === 0;
+  showOutcome(told.shown);
   sync(byId("failures"), told.shown, (failure) => failure.ref, buildFailure, fillFailure);
+}
+
+/** Tell how another try went, of those that wait for it no more. */
+function showOutcome(failures) {
+  if (!tried.size) return;
+  const failed = new Map(failures.map((failure) => [failure.ref, String(failure.at)]));
+  for (const [ref, at] of tried) {
+    if (failed.get(ref) === at) continue;
+    tried.delete(ref);
+    if (failed.has(ref)) again += 1;
+  }
+  if (again) set("answer", `${t.failed_again} ${number(again)}`);
+  else if (!tried.size) set("answer", "");
 }
 
 function buildFailure(failure) {
   const item = make("li"), line_ = make("p", "file"), detail = make("p", "detail");
   line_.append(make("span", "why"), ` ${failure.path}`);
   line_.title = `${failure.root}/${failure.path}`;
-  detail.lang = "en";
   detail.append(make("time"), make("span"));
   item.append(line_, make("p", "cure"), detail);
   if (canWrite) {
@@ -220,6 +249,7 @@ function fillFailure(item, failure) {
   why.textContent = `${t[`reason_${failure.reason}`] ?? failure.reason}:`;
   cure.textContent = t[`cure_${failure.reason}`] ?? "";
   detail.textContent = failure.detail ? ` · ${failure.detail}` : "";
+  detail.lang = failure.in_english.length ? "en" : document.documentElement.lang;
   item.dataset.at = failure.at;
   showAgo(item.querySelector("time"), failure.at);
   showTried(item);
@@ -228,8 +258,7 @@ function fillFailure(item, failure) {
 function showTried(item) {
   const button = item.querySelector("button");
   if (!button) return;
-  const waits = tried.get(item.dataset.key) === item.dataset.at;
-  if (!waits) tried.delete(item.dataset.key);
+  const waits = tried.has(item.dataset.key);
   button.disabled = waits;
   button.textContent = waits ? t.retrying : t.retry;
 }
@@ -239,7 +268,8 @@ async function send(order, refs) {
   const items = [...byId("failures").children].filter((item) => !refs || refs.includes(item.dataset.key));
   try {
     const { retried } = await retry(order);
-    set("answer", `${number(retried)}: ${t.retried}`);
+    again = 0;
+    set("answer", `${t.retried} ${number(retried)}`);
     for (const item of items) {
       tried.set(item.dataset.key, item.dataset.at);
       showTried(item);
@@ -304,7 +334,10 @@ if (canWrite) {
 byId("ask-cancel").addEventListener("click", () => byId("ask").close());
 byId("ask-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  token.set(byId("given").value.trim());
+  const given = byId("given").value.trim();
+  // No header can carry it: every request would end before it is sent.
+  if (/[^\x20-\x7e]/.test(given)) return set("token-wrong", t.token_letters);
+  token.set(given);
   byId("ask").close();
   asked = false;
   showToken();
@@ -355,7 +388,7 @@ const SHOW = {
 
 function down(status) {
   connected = false;
-  gone = status === 503 ? t.busy : status === 401 ? t.token_needed : status === 403 ? t.shut : t.lost;
+  gone = status === 503 ? t.busy : status === 401 ? t.token_needed : status === 403 ? t.shows_nothing : t.lost;
   showVerdict();
   if (status === 401 && !asked) askToken(() => {}, token.get() ? t.token_wrong : "");
 }

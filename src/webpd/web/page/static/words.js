@@ -61,8 +61,10 @@ export function duration(seconds) {
   return `${number(Math.floor(whole / large))} ${one}${rest ? ` ${rest} ${other}` : ""}`;
 }
 
-/** Make a <time> tell how long ago that moment (Unix time, seconds) was; `tick` keeps it true. */
-export function showAgo(element, moment) {
+/** Make a <time> tell how long ago that moment (Unix time, seconds) was, or since then how long (`form` is "lasts");
+ * `tick` keeps it true. */
+export function showAgo(element, moment, form = "ago") {
+  element.dataset.form = form;
   element.dataset.at = moment;
   element.dateTime = new Date(moment * 1000).toISOString();
   element.title = moments.format(moment * 1000);
@@ -75,6 +77,6 @@ export function tick() {
 
 function tell(element) {
   const seconds = Date.now() / 1000 - Number(element.dataset.at);
-  const text = seconds < 2 ? t.just_now : t.ago.replace("{time}", duration(seconds));
+  const text = seconds < 2 ? t.just_now : t[element.dataset.form].replace("{time}", duration(seconds));
   if (element.textContent !== text) element.textContent = text;
 }
