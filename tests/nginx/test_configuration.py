@@ -17,7 +17,7 @@ def test_the_parts_are_printed_apart_and_together(webpd: Command) -> None:
     http, server, both = (webpd("nginx", *part, ROOT) for part in (("--part", "http"), ("--part", "server"), ()))
     assert [ended.code for ended in (http, server, both)] == [0, 0, 0]
     assert http.out + server.out == re.sub("^# =====.*\n|^\n(?=# =====)", "", both.out, flags=re.MULTILINE)
-    assert "/etc/nginx/conf.d/webpd.conf" in both.out
+    assert "/etc/nginx/conf.d/00-webpd.conf" in both.out
     assert "/etc/nginx/snippets/webpd.conf" in both.out
     assert both.err == ""
 

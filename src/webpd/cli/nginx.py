@@ -39,7 +39,7 @@ def nginx(
     \b
     Examples:
       webpd nginx
-      webpd nginx --part http > /etc/nginx/conf.d/webpd.conf
+      webpd nginx --part http > /etc/nginx/conf.d/00-webpd.conf
       webpd nginx --part server > /etc/nginx/snippets/webpd.conf
       webpd nginx --part server --access-log "/var/log/nginx/shop.log main" /home/bitrix/www/upload/resize_cache
     """
@@ -54,5 +54,5 @@ def nginx(
     http = http_part(socket=socket)
     server = server_part(settings, paths or settings.roots, socket=socket, access_log=log)
     if part is None:
-        typer.echo(f"# ===== /etc/nginx/conf.d/webpd.conf =====\n{http}\n# ===== /etc/nginx/snippets/webpd.conf =====")
+        typer.echo(f"# ===== /etc/nginx/conf.d/00-webpd.conf =====\n{http}\n# ===== /etc/nginx/snippets/webpd.conf =====")
     typer.echo({"http": http, "server": server}.get(part or "server"), nl=False)
