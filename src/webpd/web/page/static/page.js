@@ -3,6 +3,7 @@
 import { bars, line } from "./charts.js";
 import { compare, forget, isShown } from "./compare.js";
 import { ask, follow, Refused, retry, token } from "./service.js";
+import { chooseTheme } from "./theme.js";
 import { counted, duration, number, percent, showAgo, showSaid, size, smaller, t, tick } from "./words.js";
 
 const byId = (id) => document.getElementById(id);
@@ -346,29 +347,6 @@ byId("ask-form").addEventListener("submit", (event) => {
   if (exposed) anew();
 });
 
-// Colours
-
-const THEMES = ["auto", "light", "dark"];
-
-function showTheme() {
-  const theme = document.documentElement.dataset.theme ?? "auto";
-  set("theme-name", t[`theme_${theme}`]);
-  byId("theme").title = `${t.theme}: ${t[`theme_${theme}`]}`;
-}
-
-byId("theme").addEventListener("click", () => {
-  const root = document.documentElement;
-  const next = THEMES[(THEMES.indexOf(root.dataset.theme ?? "auto") + 1) % THEMES.length];
-  if (next === "auto") {
-    delete root.dataset.theme;
-    localStorage.removeItem("theme");
-  } else {
-    root.dataset.theme = next;
-    localStorage.setItem("theme", next);
-  }
-  showTheme();
-});
-
 // The stream
 
 function showService(service) {
@@ -394,7 +372,7 @@ function down(status) {
 }
 
 showToken();
-showTheme();
+chooseTheme();
 setInterval(tick, 1000);
 const anew = follow({
   news: (section, value) => SHOW[section]?.(value),
