@@ -58,12 +58,26 @@ class Host:
 
     def serve(self) -> None:
         """Have nginx serve the tree with the line that the script asks for, and wait until a browser gets WebP."""
-        write(self.machine.root / "etc/nginx/conf.d/shop.conf", SITE.encode())
+        self.put_site("conf.d/shop.conf")
         self.machine.ask("nginx", "-t", "-q")
         self.machine.ask("systemctl", "reload", "nginx")
         url = f"http://127.0.0.1:8080/upload/resize_cache/{ORIGINAL.removeprefix(ROOT + '/')}"
         ask = ("/usr/bin/python3", "-c", ASK, url)
         wait_for(lambda: self.machine.run(*ask).out == "image/webp\n", "nginx gives WebP")
+
+    def put_site(self, path: str, text: str = SITE) -> Path:
+        """Write a site at a path below /etc/nginx."""
+        return write(self.machine.root / "etc/nginx" / path, text.encode())
+
+    def refuses_removal(self) -> str:
+        """Ask for the removal, which must leave everything as it is, and return what is said."""
+        before = self.machine.files()
+        refused = self.install("--remove", "--purge")
+        assert refused.code == 3, refused
+        assert _system(self.machine.files()) == _system(before)
+        self.machine.ask("nginx", "-t", "-q")
+        self.machine.ask("webpd", "status")
+        return refused.err
 
     def log(self) -> str:
         return self.machine.ask("journalctl", "--no-pager", "--output=cat", "--unit=webpd")
@@ -100,6 +114,8 @@ def test_the_service_runs_as_hardened_as_it_is_and_the_same_script_takes_it_all_
     host.put(ORIGINAL, "www-data:www-data")
     machine.ask("systemctl", "start", "nginx")
     before = machine.files()
+    assert host.install("--root", ROOT, "--user", "nobody-here", "--wheel", str(wheel)).code == 2
+    assert _system(machine.files()) == _system(before)
 
     done = host.install("--root", ROOT, "--wheel", str(wheel))
     assert done.code == 0, done
@@ -115,6 +131,10 @@ def test_the_service_runs_as_hardened_as_it_is_and_the_same_script_takes_it_all_
     assert machine.run("webpd", "doctor").code == 0
     host.serve()
 
+    refused = host.install("--root", "/srv", "--wheel", str(wheel))
+    assert (refused.code, refused.out) == (2, "")
+    assert "has no root /srv" in refused.err
+
     # Once more, with another owner of the sidecars: no file comes or goes, and now it may give them away.
     settled, token = machine.files(), machine.ask("cat", "/etc/webpd.env")
     machine.ask("sed", "-i", 's/^owner = .*/owner = "games:games"/', "/etc/webpd.toml")
@@ -122,6 +142,7 @@ def test_the_service_runs_as_hardened_as_it_is_and_the_same_script_takes_it_all_
     host.put(other := ORIGINAL.replace("a1b", "c2d"), "www-data:www-data")
     done = host.install("--wheel", str(wheel))
     assert done.code == 0, done
+    assert "one line is yours" not in done.out
     assert host.owner_of_sidecar(other) == "games"
     assert host.capabilities() == 1  # CAP_CHOWN, linux/capability.h
     assert machine.ask("cat", "/etc/webpd.env") == token
@@ -130,21 +151,49 @@ def test_the_service_runs_as_hardened_as_it_is_and_the_same_script_takes_it_all_
     machine.ask("systemctl", "reload", "webpd")
     wait_for(lambda: "settings read again" in host.log(), "it reads its settings again")
 
-    refused = host.install("--remove", "--purge")
-    assert refused.code == 3
-    assert "shop.conf" in refused.err
+    assert "conf.d/shop.conf" in host.refuses_removal()
     (machine.root / "etc/nginx/conf.d/shop.conf").unlink()
+    _refuses_removal_under_any_layout(host)
     done = host.install("--remove", "--purge")
     assert done.code == 0, done
     assert _system(machine.files()) == _system(before)
     assert machine.run("systemctl", "status", "webpd").code == 4  # systemctl(1): there is no such unit
     machine.ask("nginx", "-t")
+    assert host.install("--remove").err == ""
+
+
+def _refuses_removal_under_any_layout(host: Host) -> None:
+    nginx = host.machine.root / "etc/nginx"
+    site, link = host.put_site("sites-available/shop"), nginx / "sites-enabled/shop"
+    link.symlink_to("../sites-available/shop")
+    assert "sites-enabled/shop" in host.refuses_removal()
+    link.unlink()
+    site.unlink()
+
+    others = host.put_site("conf.d/others.conf", "include bx/site_enabled/*.conf;")
+    host.put_site("bx/site_enabled/shop.conf")
+    assert "bx/site_enabled/shop.conf" in host.refuses_removal()
+    shutil.rmtree(nginx / "bx")
+
+    # No line that includes the file, and nginx can't do without it all the same.
+    host.put_site("conf.d/others.conf", 'server { listen 127.0.0.1:8081; add_header X-Ending "$webpd_webp"; }')
+    assert "webpd_webp" in host.refuses_removal()
+    others.unlink()
 
 
 def _system(files: dict[str, str]) -> dict[str, str]:
     """Leave out the tree, and what the machine writes by itself."""
     apart = (ROOT, "/var/log/", "/var/lib/systemd", "/var/tmp/", "/var/cache/")  # noqa: S108 - the machine's
     return {path: kind for path, kind in files.items() if not path.startswith(apart) and path != ROOT}
+
+
+def test_a_system_without_apt_is_told_where_to_look(host: Host) -> None:
+    host.machine.ask("mkdir", "-p", ROOT)
+    host.machine.ask("sh", "-c", "mkdir /tmp/bin; ln -s /usr/bin/* /tmp/bin; rm /tmp/bin/apt-get /tmp/bin/dpkg-query")
+    refused = host.machine.run(SCRIPT, "--root", ROOT, environment={"PATH": "/tmp/bin"})  # noqa: S108 - the machine's
+    assert refused == Ended(3, "", refused.err)
+    assert "docs/install.md" in refused.err
+    assert "not found" not in refused.err
 
 
 def test_a_tree_in_a_home_is_reached_and_the_other_homes_are_not(proving: None, host: Host, wheel: Path) -> None:
@@ -168,10 +217,12 @@ def test_a_mount_that_died_comes_back_and_the_service_goes_on_in_it(proving: Non
     machine.ask("sh", "-c", "rm -rf /root/.ssh /run/nologin; mkdir -m 700 -p /root/.ssh /run/sshd; ssh-keygen -A")
     machine.ask("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/root/.ssh/id_ed25519")
     machine.ask("cp", "/root/.ssh/id_ed25519.pub", "/root/.ssh/authorized_keys")
-    machine.ask("sh", "-c", "/usr/sbin/sshd && ssh -o StrictHostKeyChecking=accept-new localhost true")
-
     done = host.install("--root", ROOT, "--sshfs", f"localhost:{origin}", "--wheel", str(wheel), "--no-nginx")
     assert done.code == 0, done
+    assert "could not be mounted" in done.err
+    assert "can't write" not in done.err
+    machine.ask("sh", "-c", "/usr/sbin/sshd && ssh -o StrictHostKeyChecking=accept-new localhost true")
+    machine.ask("systemctl", "start", "webpd-mount-check@var-www-cdn-upload-resize_cache.service")
     assert host.owner_of_sidecar(first) == "root"  # whom the server knows the SFTP user as
 
     machine.ask("pkill", "--signal", "KILL", "--full", f"sshfs.*{origin}")
@@ -181,7 +232,15 @@ def test_a_mount_that_died_comes_back_and_the_service_goes_on_in_it(proving: Non
     host.put(second, "root:root")
     assert host.owner_of_sidecar(second) == "root"
 
-    assert host.install("--remove", "--purge").code == 0
+    for _ in range(2):
+        done = host.install("--remove")
+        assert done.code == 0, done
+        assert f"{ROOT} stays mounted" in done.out
+        machine.ask("test", "-e", f"{ROOT}/{first.removeprefix(origin)}")
+    done = host.install("--remove", "--purge")
+    assert done.code == 0, done
+    assert f"{ROOT} is no longer mounted" in done.out
+    assert [path for path in _system(machine.files()) if "webpd" in path and str(CHECKOUT) not in path] == []
     assert ROOT not in machine.ask("cat", "/proc/mounts")
 
 

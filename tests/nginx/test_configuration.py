@@ -46,6 +46,22 @@ def test_nginx_takes_it(tmp_path: Path, roots: tuple[str, ...], environment: dic
     assert nginx.check() == ""
 
 
+def test_of_a_root_that_holds_more_than_thumbnails_it_says_where_its_part_must_stand(webpd: Command) -> None:
+    ended = webpd("nginx", "--part", "server", "/srv/shop/upload", "/srv/shop/photos/resize_cache")
+    assert "/srv/shop/upload: this is no resize_cache" in ended.err
+    assert "photos" not in ended.err
+    assert "MUST STAND ABOVE THE REGEX LOCATIONS" in ended.out
+    assert webpd("nginx", "--part", "http", "/srv/shop/upload").err == ""
+    assert "MUST STAND" not in webpd("nginx", "/srv/shop/photos/resize_cache").out
+
+
+def test_a_file_is_no_folder_to_serve(webpd: Command, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    ended = webpd("nginx", str(tmp_path / "a.jpg"))
+    assert (ended.code, ended.out) == (2, "")
+    assert "this is a file" in ended.err
+
+
 def test_parts_of_two_sites_stand_on_one_host(tmp_path: Path) -> None:
     http, shop = printed(Path("/srv/shop/upload/resize_cache"))
     _, blog = printed(Path("/srv/blog/upload/resize_cache"))

@@ -275,7 +275,39 @@ def test_a_root_of_any_name_is_served(tmp_path: Path, name: str) -> None:
     with serve(tmp_path, tree, WEBPD_DOCUMENT_ROOT=str(tmp_path / "www"), WEBPD_EXCLUDE="drafts") as nginx:
         assert kind(nginx.ask(f"{url}/x/a.jpg", **TAKES)) == "sidecar"
         assert kind(nginx.ask(f"{url}/drafts/a.jpg", **TAKES)) == "original"
-        assert nginx.ask(f"{url}/x/.a.jpg").status == 404
+        assert nginx.ask(f"{url}/.a.jpg").status == 404
+
+
+def test_a_root_that_holds_more_than_thumbnails_leaves_the_rest_to_the_site(tmp_path: Path) -> None:
+    upload = tmp_path / "www" / "upload"
+    others = {"iblock/price.pdf": 200, "film.mp4": 200, "a.gif": 200, "a.php": 200, ".secret/a.jpg": 403}
+    for name in ["iblock/a.jpg", "resize_cache/b.PNG", *others, "resize_cache/webp/c.jpg", "drafts/d.jpg"]:
+        picture(upload / name)
+    picture(upload / "gone.jpg").unlink()
+    http, server = printed(upload, WEBPD_EXCLUDE="upload/resize_cache/webp,drafts")
+    nginx = Nginx(tmp_path / "nginx", http, server + STOCK)
+    (nginx.folder / "site").rmdir()
+    (nginx.folder / "site").symlink_to(tmp_path / "www")
+    with nginx:
+        for name in ("iblock/a.jpg", "resize_cache/b.PNG"):
+            assert kind(nginx.ask(f"/upload/{name}", **TAKES)) == "sidecar"
+            assert kind(nginx.ask(f"/upload/{name}")) == "original"
+        assert nginx.ask("/upload/gone.jpg", **TAKES).status == 404
+        for name, status in others.items():
+            answer = nginx.ask(f"/upload/{name}", **TAKES)
+            assert (answer.status, answer.headers["Vary"]) == (status, None), name
+        for name in ("resize_cache/webp/c.jpg", "drafts/d.jpg"):
+            answer = nginx.ask(f"/upload/{name}", **TAKES)
+            assert (kind(answer), answer.headers["X-Location"]) == ("original", "stock")
+
+
+def test_where_such_a_root_is_told_too_late_the_site_is_as_before(tmp_path: Path) -> None:
+    upload = tmp_path / "www" / "upload"
+    picture(upload / "a.jpg")
+    picture(upload / "a.pdf")
+    with serve(tmp_path, upload, server=f"location ^~ /upload/ {{ root {tmp_path}/www; }}") as nginx:
+        assert kind(nginx.ask("/upload/a.jpg", **TAKES)) == "original"
+        assert nginx.ask("/upload/a.pdf").status == 200
 
 
 def test_several_roots_of_a_site_stand_in_one_part(tmp_path: Path) -> None:

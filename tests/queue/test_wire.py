@@ -28,7 +28,7 @@ JOBS = st.builds(
 ITEMS = st.builds(Item, JOBS, st.sampled_from(Lane), st.integers(0, 100))
 PICTURES = st.builds(Picture, NUMBERS, NUMBERS, st.sampled_from(["jpeg", "png"]), NUMBERS, st.booleans())
 REASONS = {Result.SKIPPED: st.sampled_from(Skip), Result.FAILED: st.sampled_from(Failure)}
-SECONDS = st.integers(0, 10**9).map(lambda number: number / 10_000)
+SECONDS = st.integers(0, 864_000_000).map(lambda number: number / 10_000)  # up to a day, the longest delay there is
 
 
 @st.composite

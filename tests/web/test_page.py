@@ -141,8 +141,8 @@ def test_where_the_newest_picture_is_gone_the_next_one_is_compared(
 
     def look(page: Page) -> None:
         settled(page)
-        expect(page.locator("#recent")).to_contain_text("gone.jpg")
-        expect(page.locator("#shown-path")).not_to_contain_text("gone.jpg")
+        expect(page.locator("#recent")).to_contain_text("gone.jpg", timeout=30_000)
+        expect(page.locator("#shown-path")).not_to_contain_text("gone.jpg", timeout=30_000)
         page.locator("#recent button").filter(has_text="gone.jpg").click()
         expect(page.locator("#stage-note")).to_have_text("gone/gone.jpg: is not there any more, or is a link")
         write(site.root / "gone" / "there.jpg", photograph(140))  # what other tests are shown
