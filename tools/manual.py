@@ -107,17 +107,21 @@ def _command(name: str, command: Any) -> Iterator[str]:
     arguments = [f"[\\fI{_text(each.metavar.strip('[].'))}\\fR]..." for each in _arguments(command)]
     synopsis = " ".join(["webpd", _text(name), r"[\fIOPTION\fR]...", *arguments])
     yield f'.SS "{synopsis}"'
-    told, _, examples = command.help.partition("\n\b\n")
-    for paragraph in told.strip().split("\n\n"):
-        yield _text(" ".join(paragraph.split()))
-        yield ".PP"
+    *blocks, last = command.help.strip().split("\n\n")
+    examples = last.partition("\b\n")[2] if "\b\nExamples:" in last else ""
+    for block in blocks if examples else [*blocks, last]:
+        before, _, lines = block.partition("\b\n")
+        yield from _as_it_is(lines.splitlines()) if lines else (_text(" ".join(before.split())), ".PP")
     context = typer.Context(command)
     records = (option.get_help_record(context) for option in command.params if option.param_type_name == "option")
     yield from _definitions(dict(record for record in records if record))
-    shown_lines = [line.strip() for line in examples.splitlines() if line.strip()]
-    if shown_lines:
-        heading, *rest = shown_lines
-        yield from (".PP", _text(heading), ".PP", ".nf", *(f"    {_text(line)}" for line in rest), ".fi")
+    if examples:
+        heading, *rest = examples.splitlines()
+        yield from (".PP", _text(heading), ".PP", *_as_it_is([f"    {line.strip()}" for line in rest]))
+
+
+def _as_it_is(lines: list[str]) -> Iterator[str]:
+    yield from (".nf", *map(_text, lines), ".fi", ".PP")
 
 
 def _arguments(command: Any) -> list[Any]:

@@ -131,7 +131,12 @@ if (!class_exists('WebpdHint', false)) {
                 return "webpd got no hint ($time): $why\n";
             }
             [$head, $body] = explode("\r\n\r\n", $answer, 2) + [1 => ''];
-            return "webpd answered after $time: " . strtok($head, "\r\n") . ': ' . trim($body) . "\n";
+            $said = "webpd answered after $time: " . strtok($head, "\r\n") . ': ' . trim($body) . "\n";
+            if ((json_decode($body, true)['taken'] ?? null) !== 0) {
+                return $said;
+            }
+            return "{$said}but it will not look at $path: compare its roots and document_root (webpd config)"
+                . " with that path; right after a start, or while a mount does not answer, ask again later\n";
         }
 
         private static function note(string $path): void

@@ -15,7 +15,7 @@ usage() {
     cat <<'END'
 install.sh --root FOLDER [options]   install webpd as a service that keeps the sidecars of FOLDER
 install.sh [options]                 the same again: a newer version, or after a change of roots or owner in /etc/webpd.toml
-install.sh --remove [--purge]        take it all away; --purge: settings, token and what it remembers, too
+install.sh --remove [--purge]        take it away; --purge: settings, token, what it remembers, the SSHFS mount, too
 
   --root FOLDER       a tree of images, such as /var/www/cdn/upload/resize_cache; may be given several times
   --user USER         who runs it; default: the owner of the first root, or www-data where that is root
@@ -62,6 +62,9 @@ read_arguments() {
     for root in ${roots[@]+"${roots[@]}"}; do
         [[ -n $source || -d $root ]] || fail 3 "--root $root: there is no such folder (is it mounted?)"
     done
+    refuse_unknown_user
+    # Where the program is not there yet, or can't read the settings, write_settings finds out.
+    if [[ -e $settings && -x $prefix/bin/webpd ]] && option roots >/dev/null 2>&1; then refuse_other_roots; fi
 }
 
 # --- what is ours -----------------------------------------------------------------------------------------------------------
@@ -114,6 +117,8 @@ install_packages() {
         dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
     done
     ((${#missing[@]})) || return 0
+    command -v apt-get >/dev/null ||
+        fail 3 "this is for Debian and Ubuntu; elsewhere by pip or Docker: docs/install.md, docs/install.ru.md"
     say "apt-get install ${missing[*]}"
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
@@ -157,12 +162,20 @@ refuse_odd_names() {
     done
 }
 
+refuse_other_roots() {
+    local root known
+    known=$(option roots)
+    for root in ${roots[@]+"${roots[@]}"}; do
+        grep -qxF -- "$root" <<<"$known" || fail 2 "$settings is there and has no root $root: add it there first"
+    done
+}
+
+refuse_unknown_user() { [[ -z $user ]] || id -u -- "$user" >/dev/null 2>&1 || fail 2 "--user $user: there is no such user"; }
+
 write_settings() {
     local root quoted=()
     if [[ -e $settings ]]; then
-        for root in ${roots[@]+"${roots[@]}"}; do
-            option roots | grep -qxF -- "$root" || fail 2 "$settings is there and has no root $root: add it there first"
-        done
+        refuse_other_roots
     else
         for root in "${roots[@]}"; do quoted+=("\"$root\""); done
         (IFS=,; cat >"$settings" <<END
@@ -187,7 +200,7 @@ choose_user() {
     [[ -n $user || ! -e $before ]] || user=$(sed -n 's/^User=//p' "$before")
     [[ -n $user ]] || user=$(timeout 10 stat -c %U -- "${roots[0]}" 2>/dev/null || true)
     [[ -n $user && $user != root && $user != UNKNOWN ]] || user=www-data
-    id -u -- "$user" >/dev/null 2>&1 || fail 2 "--user $user: there is no such user"
+    refuse_unknown_user
 }
 
 # The folder that the service may write below: the one above a root, or above the mount that a root is on. Bound at the place of
@@ -272,12 +285,20 @@ write_nginx() {
 # The http part before every site: nginx wants a log format told before it is used, and reads conf.d in the order of names.
 nginx_file() { case $1 in http) echo /etc/nginx/conf.d/00-webpd.conf ;; server) echo /etc/nginx/snippets/webpd.conf ;; esac; }
 
+# What nginx itself reads, wherever it is and through whatever links; where nginx refuses that, all that it might read.
 nginx_users() {
-    grep -rsn '^[^#]*snippets/webpd\.conf' /etc/nginx/nginx.conf /etc/nginx/sites-enabled /etc/nginx/conf.d || true
+    local all
+    if all=$(nginx -T 2>/dev/null); then
+        awk '/^# configuration file / { file = $4; next } /^[^#]*snippets\/webpd\.conf/ { print file $0 }' <<<"$all"
+    else
+        grep -Rsn '^[^#]*snippets/webpd\.conf' /etc/nginx || true
+    fi
 }
 
 reload_nginx() {
-    if has_systemd && systemctl --quiet is-active nginx; then systemctl reload nginx; fi
+    if has_systemd && systemctl --quiet is-active nginx; then
+        systemctl reload nginx || warn "nginx could not be reloaded: see \`nginx -t\`"
+    fi
 }
 
 start() {
@@ -295,12 +316,16 @@ start() {
 check_roots() {
     local root
     for root in "${roots[@]}"; do
-        if [[ ! -d $root ]]; then
-            warn "$root is not there (yet)"
+        if [[ ! -d $root ]] || waits_for_mount "$root"; then
+            warn "$root is not there, or not mounted (yet)"
         elif ! timeout 30 setpriv --reuid "$user" --regid "$(id -g "$user")" --init-groups test -w "$root"; then
             warn "$root: $user can't write there: give --user the owner of the folder, or $user the right to write"
         fi
     done
+}
+
+waits_for_mount() {
+    [[ -e $units/$(systemd-escape --path "$1").mount ]] && ! timeout 10 mountpoint -q "$1"
 }
 
 # --- removing ---------------------------------------------------------------------------------------------------------------
@@ -310,31 +335,75 @@ remove() {
     users=$(nginx_users)
     [[ -z $users ]] || ! is_ours "$(nginx_file server)" ||
         fail 3 "the site still includes what is to go: take this line out first: $users"
-    local found=()
-    [[ ! -e $(manifest) ]] || mapfile -t found < <(tac "$(manifest)")
+    take_from_nginx
+    local path found=() kept=()
+    while IFS= read -r path; do
+        if [[ $purge == no ]] && is_of_mount "$path"; then kept+=("$path"); else found+=("$path"); fi
+    done < <(tac "$(manifest)" 2>/dev/null)
     for unit in ${found[@]+"${found[@]}"}; do
         case $unit in
-            "$units"/webpd.service | "$units"/*.mount | "$units"/*.automount) disable "$(basename "$unit")" ;;
+            "$units"/webpd.service | "$units"/*.mount | "$units"/*.automount) disable "$(basename "$unit")" ;;&
+            "$units"/*.mount) say "$(mount_point "$unit") is no longer mounted: nobody reaches its images here" ;;
             "$units"/webpd-mount-check@.timer) disable_checks ;;
         esac
     done
-    local path
     for path in ${found[@]+"${found[@]}"}; do
         if [[ -d $path && ! -L $path ]]; then rmdir --ignore-fail-on-non-empty -- "$path"; else rm -f -- "$path"; fi
     done
     if has_systemd; then systemctl daemon-reload; fi
     if [[ " ${found[*]-} " == *" $(nginx_file http) "* ]]; then reload_nginx; fi
     [[ ! -e $(manifest) ]] || rm -rf -- "$prefix"
+    local left="Debian packages and the sidecars in the tree stay (docs/install.md, docs/install.ru.md)"
     if [[ $purge == yes ]]; then
         rm -rf -- "$settings" "$secrets" /var/lib/webpd
-        say "removed, with settings and state; Debian packages and the sidecars in the tree stay (docs/install.md: Undo)"
-    else
-        say "removed; $settings, $secrets, /var/lib/webpd, Debian packages and the sidecars in the tree stay (docs/install.md: Undo)"
+        say "removed, with settings and state; $left"
+        return
     fi
+    say "removed; $settings, $secrets, /var/lib/webpd, $left"
+    keep_mount ${kept[@]+"${kept[@]}"}
+}
+
+# Take the two files away from nginx, if it can do without. One that refuses its configuration with them is no worse without.
+take_from_nginx() {
+    local part file kept said
+    { command -v nginx && nginx -t -q; } >/dev/null 2>&1 || return 0
+    kept=$(mktemp -d)
+    for part in http server; do
+        file=$(nginx_file "$part")
+        if [[ -e $file ]] && is_ours "$file"; then mv -- "$file" "$kept/$part"; fi
+    done
+    said=$(nginx -t -q 2>&1) || {
+        for part in http server; do
+            [[ ! -e $kept/$part ]] || mv -- "$kept/$part" "$(nginx_file "$part")"
+        done
+        rm -r "$kept"
+        fail 3 "nothing is removed: nginx would refuse its configuration then: $said"
+    }
+    rm -r "$kept"
+}
+
+is_of_mount() {
+    case $1 in "$units"/*.mount | "$units"/*.automount | "$units"/webpd-mount-check@.*) ;; *) return 1 ;; esac
+}
+
+mount_point() { sed -n '/^Where=/{s///;s/%%/%/g;p}' "$1"; }
+
+# The site's images come by the mount, with webpd or without: it stays, and the list that --purge finds it by.
+keep_mount() {
+    (($#)) || return 0
+    mkdir -p "$prefix"
+    printf '%s\n' "$@" >"$(manifest)"
+    local unit
+    for unit in "$@"; do
+        [[ $unit != *.mount ]] ||
+            say "$(mount_point "$unit") stays mounted, for the site's images come by it; --remove --purge takes that away too"
+    done
 }
 
 disable() {
-    if has_systemd; then systemctl --quiet stop -- "$1" || warn "$1 could not be stopped"; fi
+    if has_systemd && systemctl cat -- "$1" >/dev/null 2>&1; then
+        systemctl --quiet stop -- "$1" || warn "$1 could not be stopped"
+    fi
     systemctl --quiet disable -- "$1" 2>/dev/null || true
 }
 

@@ -20,6 +20,16 @@ def test_check_says_what_webpd_answers(shop: Shop, server: HintServer) -> None:
     assert "401 Unauthorized" in said(shop, url_of(server.server_port), token=OTHER_TOKEN)
 
 
+def test_check_says_that_webpd_takes_nothing_where_its_roots_are_elsewhere(shop: Shop, server: HintServer) -> None:
+    shop.have_time()
+    url = url_of(server.server_port)
+    assert "but it will not look at" not in shop.page(url, check=True).text
+    server.has_root = False
+    text = shop.page(url, check=True).text
+    assert '{"taken": 0}' in text
+    assert "but it will not look at /upload/resize_cache/webpd-check.jpg: compare its roots" in text
+
+
 def test_check_says_in_words_what_is_wrong(shop: Shop) -> None:
     assert "refuses connections" in said(shop, url_of(free_port()))
     assert "WEBPD_HINT_URL=" in said(shop, None)

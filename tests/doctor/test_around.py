@@ -2,6 +2,7 @@
 
 import ctypes
 import http.server
+import json
 import os
 import re
 import sys
@@ -16,7 +17,7 @@ from tests.doctor.clinic import command_in, doctor, found, left_behind, open_fol
 from tests.lab import SshfsLab
 from tests.redis.server import RedisServer
 from webpd.convert.sandbox import LIBSECCOMP
-from webpd.doctor import servers, state
+from webpd.doctor import rights, servers, state
 from webpd.doctor.finding import Verdict
 from webpd.settings import Settings
 
@@ -67,6 +68,19 @@ def test_another_user_than_root_is_told_what_it_cannot_do_and_what_could_not_be_
     assert f"setfacl -R -m u:nobody:rwX,d:u:nobody:rwX {shop}`" in bad["root.writable"]["cure"]
     assert f"`install -d -m 700 -o 65534 {folder}/state` as root" in bad["state.writable"]["cure"]
     assert left_behind(shop) == []
+
+
+def test_root_is_told_how_to_look_as_the_user_of_the_service(shop: Path) -> None:
+    with open_folder(0o700) as folder:
+        state = folder / "its state"
+        state.mkdir()
+        os.chown(state, 33, 33)
+        told = json.loads(doctor("--json", "--state-dir", state, shop).stdout)
+    (one,) = (check for check in told if check["id"] == "state.writable")
+    assert (one["verdict"], "belongs to user 33" in one["detail"]) == ("ok", True)
+    command = rights.doctor_as(33, 34, "/its state")
+    assert command == "`setpriv --reuid=33 --regid=34 --init-groups webpd doctor --state-dir '/its state'`"
+    assert "--clear-groups" in rights.doctor_as(64_123, 64_123, "/var/lib/webpd")
 
 
 # The codecs

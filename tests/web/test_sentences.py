@@ -145,7 +145,7 @@ def test_the_russian_tells_of_the_same_things() -> None:
 def test_what_a_sentence_is_told_of_stays_as_it_is_or_is_said_in_russian_where_it_is_a_sentence() -> None:
     say = phrasebook("ru").say
     assert say("mount hung: the mount at /mnt/ü (fuse.sshfs) did not answer within 3 s") == (
-        "том /mnt/ü (fuse.sshfs) не ответил за 3 с"
+        "точка монтирования /mnt/ü (fuse.sshfs) не ответила за 3 с"
     )
     assert say("polling was broken off: /srv/a (b): can't be listed: Permission denied") == (
         "обход прерван: /srv/a (b): не удаётся прочитать список файлов: Permission denied"
@@ -153,12 +153,13 @@ def test_what_a_sentence_is_told_of_stays_as_it_is_or_is_said_in_russian_where_i
     assert say(
         "2 folders can't be read in full; 1,000 times a folder could not be watched by inotify: it is polled"
     ) == (
-        "папки, которые не читаются целиком: 2; сколько раз папку не удалось отслеживать через inotify: 1,000; она "
-        "опрашивается"
+        "папки, которые не читаются целиком: 2; сколько раз папку не удалось отслеживать через inotify: 1,000; "
+        "изменения в ней находит обход"
     )
     assert say("the JPEG is damaged: not enough image data") == "JPEG повреждён: данных картинки не хватает"
     assert (
-        say("refuses connections; this host goes on by itself") == "не принимает соединения; узел работает сам по себе"
+        say("refuses connections; this host goes on by itself")
+        == "не принимает соединения; сервер работает сам по себе"
     )
 
 

@@ -55,7 +55,7 @@ def test_what_is_wrong_is_named_first_with_what_to_do_about_it(
             ),
             parts=(
                 "Refuses connections; this host goes on by itself.",
-                "Не принимает соединения; узел работает сам по себе.",
+                "Не принимает соединения; сервер работает сам по себе.",
             ),
         )
         return page.title()
@@ -82,10 +82,10 @@ def test_while_a_mount_hangs_the_page_opens_says_so_and_shows_what_is_known(
                 page,
                 one,
                 verdict=("Something is wrong", "Есть неполадка"),
-                problems=("ends what hangs; then mount again, SSHFS", "затем смонтируйте том снова, SSHFS"),
+                problems=("ends what hangs; then mount again, SSHFS", "затем смонтируйте снова, SSHFS"),
                 parts=(
                     f"the mount at {lab.mnt} (fuse.sshfs) did not answer within 3 s.",
-                    f"Том {lab.mnt} (fuse.sshfs) не ответил за 3 с.",
+                    f"Точка монтирования {lab.mnt} (fuse.sshfs) не ответила за 3 с.",
                 ),
                 recent=("photo0.jpg", "photo0.jpg"),
             )
@@ -116,8 +116,8 @@ def test_a_host_that_only_works_says_so_and_shows_how_it_is(
                 page,
                 one,
                 verdict=("All is well", "Всё в порядке"),
-                trouble=("This host only works for others", "Этот узел только выполняет работу"),
-                parts=("what other hosts find in it is converted", "преобразуется то, что нашли другие узлы"),
+                trouble=("This host only works for others", "Этот сервер только выполняет работу"),
+                parts=("what other hosts find in it is converted", "преобразуется то, что нашли другие серверы"),
             )
 
         visitors.look(f"http://localhost:{one.health_port}", look)

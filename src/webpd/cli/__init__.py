@@ -24,16 +24,17 @@ cli = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-cli.command()(convert)
-cli.command()(run)
-cli.command()(status)
-cli.command()(failures)
-cli.command()(doctor)
-cli.command()(check)
-cli.command()(verify)
-cli.command()(prune)
-cli.command()(nginx)
-cli.command()(config)
+# Of the first sentences themselves, a list of commands would show the beginnings.
+cli.command(short_help="Convert what has no right sidecar yet, in one pass.")(convert)
+cli.command(short_help="Be the service: watch folders, and keep the sidecars right.")(run)
+cli.command(short_help="Tell how the service is, and what came of the images.")(status)
+cli.command(short_help="List the images that failed, or have them tried again.")(failures)
+cli.command(short_help="Look at all that the service needs, and say what to do.")(doctor)
+cli.command(short_help="Ask a site for images as browsers do, and say what is wrong.")(check)
+cli.command(short_help="Check that each sidecar decodes and shows its original.")(verify)
+cli.command(short_help="Show the sidecars whose original is gone, or remove them.")(prune)
+cli.command(short_help="Print the configuration by which nginx serves the sidecars.")(nginx)
+cli.command(short_help="Print every option, its value, and where that came from.")(config)
 
 
 def _print_version(wanted: bool) -> None:

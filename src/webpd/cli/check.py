@@ -29,7 +29,7 @@ _SET_BY_BROWSERS = {
 
 def check(
     urls: Annotated[
-        list[str], typer.Argument(metavar="URL...", help="Addresses of images, as pages name them.", show_default=False)
+        list[str], typer.Argument(metavar="URL", help="Addresses of images, as pages name them.", show_default=False)
     ],
     *,
     fresh: Annotated[

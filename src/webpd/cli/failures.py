@@ -26,7 +26,7 @@ _TIMEOUT = 60.0
 def failures(
     paths: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PATH]...", help="Folders or images; default: all.", show_default=False),
+        typer.Argument(metavar="PATH", help="Folders or images; default: all.", show_default=False),
     ] = None,
     *,
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=0, help="Most images to list.")] = 1000,

@@ -13,7 +13,7 @@ from webpd.settings import Loaded, load
 
 Paths = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[PATH]...", help="Folders or images; default: WEBPD_ROOTS.", show_default=False),
+    typer.Argument(metavar="PATH", help="Folders or images; default: WEBPD_ROOTS.", show_default=False),
 ]
 Config = Annotated[
     str | None, typer.Option("--config", metavar="FILE", help="Settings file, TOML; default: /etc/webpd.toml if there.")

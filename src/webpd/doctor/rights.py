@@ -23,6 +23,17 @@ def name_of(user: int) -> str:
         return str(user)
 
 
+def doctor_as(user: int, group: int, folder: str) -> str:
+    """Return the command by which root has ``webpd doctor`` look as that user, with this state folder."""
+    try:
+        pwd.getpwuid(user)
+        groups = "--init-groups"
+    except KeyError:
+        groups = "--clear-groups"  # setpriv has no groups for who has no name
+    command = f"setpriv --reuid={user} --regid={group} {groups} webpd doctor --state-dir {shlex.quote(folder)}"
+    return f"`{command}`" if os.geteuid() == 0 else f"as root: `{command}`"
+
+
 def grant(owner: str, root: str, mount: Mount) -> str:
     """Return what lets this user work in a folder of that owner, and in all others below the root."""
     alone = f"run webpd as its owner ({owner})"

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from rich.filesize import decimal
 
+from webpd.doctor import rights
 from webpd.doctor.finding import Finding, Topic
 from webpd.errors import UnfitError
 from webpd.ledger.sqlite import read_ledger
@@ -78,13 +79,16 @@ def _writable(one: Topic, folder: str, there: str) -> Finding:
             f"`install -d -m 700 -o {user} {name}` as root, or make room there (`df -h {above}`), or "
             "name another folder by WEBPD_STATE_DIR",
         )
-    owner = os.stat(folder).st_uid
+    status = os.stat(folder)
+    owner = status.st_uid
+    if owner != user and user == 0:
+        return one.ok("state.writable", f"can be written; it belongs to user {owner}, as whom the service is to run")
     if owner != user:
         return one.warning(
             "state.writable",
             f"belongs to user {owner}, and this is user {user}: what one of them makes there the other can't change",
-            f"`setpriv --reuid={owner} --regid={owner} --clear-groups webpd doctor` looks as that user would; run the "
-            "service always as the same one",
+            f"{rights.doctor_as(owner, status.st_gid, folder)} looks as that user would; run the service always as the "
+            "same one",
         )
     return one.ok("state.writable", "can be written")
 

@@ -94,7 +94,9 @@ def _mode(topic: Topic, descriptor: int, made: os.stat_result, wanted: int) -> F
 def _owner(topic: Topic, descriptor: int, made: os.stat_result, mount: Mount, settings: Settings) -> Finding:
     now, wanted = (made.st_uid, made.st_gid), settings.owner
     if wanted is None:
-        return topic.ok("root.owner", f"sidecars stay with who makes them ({now[0]}:{now[1]}; WEBPD_OWNER=keep)")
+        return topic.ok(
+            "root.owner", f"sidecars stay with who makes them (WEBPD_OWNER=keep); this is {now[0]}:{now[1]}"
+        )
     try:
         if now != wanted:
             os.fchown(descriptor, *wanted)

@@ -12,12 +12,15 @@ from webpd.errors import UsageError
 from webpd.settings import Settings, Site, site_of
 from webpd.watch.mount import mount_at
 
+_THUMBNAILS = "resize_cache"
 _HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
     """A site as the template has it; all but ``comment`` and ``remote`` are quoted for nginx.
+
+    ``closed``: whether nothing but images is to be reachable; ``others``, ``plain`` and ``apart`` are for that case.
 
     ``originals``, ``others`` and ``plain`` are regexes: of what has sidecars, of other images, and of what lies in
     excluded folders that no prefix tells, if there are any. ``missing`` is a location's name. ``apart`` are prefixes of
@@ -26,6 +29,7 @@ class _Place:
 
     comment: str
     remote: bool
+    closed: bool
     location: str
     root: str
     originals: str
@@ -56,6 +60,15 @@ def server_part(settings: Settings, roots: Sequence[str], *, socket: str | None,
     return _template("server.conf").render(sites=places, socket=socket, access_log=access_log)
 
 
+def open_roots(settings: Settings, roots: Sequence[str]) -> list[str]:
+    """Return those that hold more than thumbnails, as their names tell: their other files are left to the site."""
+    return [site.root for site in (site_of(settings, root) for root in roots) if not _closed(site)]
+
+
+def _closed(site: Site) -> bool:
+    return _THUMBNAILS in site.url.split("/")
+
+
 def _template(name: str) -> jinja2.Template:
     # Nothing to escape for HTML: what needs quoting is quoted for nginx.
     environment = jinja2.Environment(
@@ -81,7 +94,8 @@ def _refuse_twins(sites: Sequence[Site]) -> None:
 
 def _place(site: Site, exclude: Sequence[str]) -> _Place:
     url = re.escape(site.url)
-    prefixes, anchored, anywhere = _excluded(site, exclude)
+    closed = _closed(site)
+    prefixes, anchored, anywhere = _excluded(site, exclude, by_prefix=closed)
     excluded = [*anchored, *(f"(?:.*/)?{folder}" for folder in anywhere)]
     first = f"(?!/(?:{'|'.join(anchored)})/)" if anchored else ""
     each = f"|(?:{'|'.join(anywhere)})/" if anywhere else ""
@@ -89,6 +103,7 @@ def _place(site: Site, exclude: Sequence[str]) -> _Place:
     return _Place(
         comment=f"{site.root}, served as {site.url}",
         remote=not mount_at(site.root).local,
+        closed=closed,
         location=_quoted(f"{site.url}/"),
         root=_quoted(site.document_root),
         originals=_quoted(rf"{visible}\.(?:jpe?g|png)$", regex=True),
@@ -99,11 +114,11 @@ def _place(site: Site, exclude: Sequence[str]) -> _Place:
     )
 
 
-def _excluded(site: Site, patterns: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+def _excluded(site: Site, patterns: Sequence[str], *, by_prefix: bool) -> tuple[list[str], list[str], list[str]]:
     """Return the excluded folders below the root: prefixes of URLs; regexes of paths right below it, and at any depth.
 
     A pattern matches the end of a folder's path (``tree.naming.Exclusion``), so its first components may be the last
-    ones of the root; then, without * and ?, it is one folder.
+    ones of the root; then, without * and ?, it is one folder, which can be told by a prefix.
     """
     above = site.root.strip("/").split("/")
     prefixes, anchored, anywhere = [], [], []
@@ -114,7 +129,7 @@ def _excluded(site: Site, patterns: Sequence[str]) -> tuple[list[str], list[str]
             head, tail = parts[:split], parts[split:]
             if not all(map(fnmatch.fnmatchcase, above[len(above) - split :], head)):
                 continue
-            if {*"*?"} & {*"".join(tail)}:
+            if not by_prefix or {*"*?"} & {*"".join(tail)}:
                 anchored.append("/".join(map(_regex_of, tail)))
             else:
                 prefixes.append(f"{site.url}/{'/'.join(tail)}/")

@@ -4,6 +4,8 @@ import json
 
 from starlette.requests import Request
 
+_WANTED = 'send {"paths": ["/…", …]}'
+
 
 def is_json(request: Request) -> bool:
     """Tell whether the request says that it brings JSON: no page of another site can say that unasked."""
@@ -27,8 +29,11 @@ def paths_in(body: bytes) -> list[str]:
 
     Raises ``ValueError``, and says what is wrong; ``RecursionError`` where it is nested too deeply.
     """
-    told = json.loads(body.decode("utf-8", "surrogateescape"))
+    try:
+        told = json.loads(body.decode("utf-8", "surrogateescape"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error}): {_WANTED}") from error
     paths = told.get("paths") if isinstance(told, dict) else None
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
-        raise ValueError('not of the form {"paths": ["/…", …]}')
+        raise ValueError(f"not of the form wanted: {_WANTED}")
     return paths
