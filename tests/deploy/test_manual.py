@@ -1,6 +1,7 @@
 """The manual page and the completions, which are written from the commands and kept in the repository."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ def test_man_shows_the_page_without_a_complaint() -> None:
     assert done.stderr == ""
     assert "--dry-run" in done.stdout
     assert "WEBPD_POLL_INTERVAL" in done.stdout
+    assert re.search("^ +totals  .*\n {20,}source_bytes", done.stdout, re.MULTILINE)  # a table stays one
 
 
 def test_bash_completes_commands_and_their_options() -> None:
