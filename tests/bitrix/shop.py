@@ -113,11 +113,11 @@ class Shop:
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
     def pages_until(self, seconds: float, url: str, resize: list[list[Any]]) -> Iterator[Page]:
-        """Show the page, all its thumbnails to be made anew, until it costs less than that, 40 times at most.
+        """Show the page, all its thumbnails to be made anew, until it costs less than that, 120 times at most.
 
         For what may be late now and then because others have the processor.
         """
-        for _ in range(40):
+        for _ in range(120):
             shutil.rmtree(self.cache, ignore_errors=True)
             page = self.page(url, resize=resize)
             yield page

@@ -186,7 +186,12 @@ def test_a_root_that_is_not_mounted_yet_is_waited_for(
     assert one.stop() == 0
     lab.unmount()
     one.launch()
-    one.wait_until(lambda: one.get("/health")[0] and one.root()["mount"] == "unmounted", "the bare folder is seen")
+
+    def unmounted() -> bool:
+        """Tell it as soon as it answers, and has begun to look at its roots."""
+        return one.alive() and [root["mount"] for root in one.health()["roots"]] == ["unmounted"]
+
+    one.wait_until(unmounted, "the bare folder is seen")
     new = write(lab.origin / "b" / "new.jpg", photograph(150))
     lab.mount()
     one.wait_until(lambda: shows(new))

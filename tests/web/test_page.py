@@ -135,8 +135,11 @@ def test_the_slider_shows_two_different_files_of_the_same_picture(
 def test_where_the_newest_picture_is_gone_the_next_one_is_compared(
     site: Site, visitors: Visitors, photograph: Callable[..., bytes]
 ) -> None:
+    before = site.service.outcomes()["converted"]
     gone = write(site.root / "gone" / "gone.jpg", photograph(130))
     site.service.wait_until(gone.with_name("gone.jpg.webp").exists)
+    # Not only published: whose original goes in that very moment was never converted.
+    site.service.wait_until(lambda: site.service.outcomes()["converted"] > before)
     gone.unlink()
 
     def look(page: Page) -> None:
